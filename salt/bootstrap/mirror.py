@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Collect what an installation needs into one directory, for sites without a way out.
+
+    mirror.py DIRECTORY
+
+Run it as root on a connected machine with the release that the cluster's nodes run; it can be a
+container. Afterwards DIRECTORY holds
+
+    debs/      every Debian package named by a ``packages`` list in formulas/*/defaults.yaml or needed
+               by the bootstrap, with what they depend on, as a flat APT repository
+    wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock
+    SHA256SUMS of all files
+
+Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: DIRECTORY}``) and in
+``master.sh --mirror DIRECTORY``. Running it again adds what is missing and drops what is obsolete.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FORMULAS = HERE.parent.parent / "formulas"
+BOOTSTRAP_PACKAGES = ["python3-venv", "ca-certificates"]
+BUILD_PACKAGES = ["apt-utils", "gcc", "libc6-dev", "python3-dev", "python3-venv", "python3-yaml"]
+APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
+
+
+def run(command, **options):
+    """Run a command with APT's questions off; its output is shown only if it fails."""
+    options["env"] = os.environ | {"DEBIAN_FRONTEND": "noninteractive"} | options.pop("env", {})
+    result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if result.returncode:
+        sys.exit(f"mirror: {' '.join(map(str, command))}\n{result.stdout}")
+    return result.stdout
+
+
+def package_lists(tree):
+    """Yield each list that stands under a key ``packages``, however deep."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "packages" and isinstance(value, list):
+                yield value
+            else:
+                yield from package_lists(value)
+
+
+def debs(target):
+    """Download the packages of every formula, one resolver run per list (lists may exclude each other)."""
+    import yaml  # from python3-yaml, installed by main()
+
+    target.mkdir(parents=True, exist_ok=True)
+    lists = [BOOTSTRAP_PACKAGES]
+    for defaults in sorted(FORMULAS.glob("*/defaults.yaml")):
+        tree = yaml.safe_load(defaults.read_text())
+        lists += package_lists({family: tree.get(family, {}) for family in ("default", "Debian")})
+    for packages in lists:
+        run([*APT, "-o", f"Dir::Cache::archives={target}", "install", "--download-only", *packages])
+    run([*APT, "-o", f"Dir::Cache::archives={target}", "autoclean"])
+    (target / "Packages").write_text(
+        subprocess.run(["apt-ftparchive", "packages", "."], cwd=target, check=True, capture_output=True, text=True).stdout
+    )
+
+
+def wheels(target, scratch):
+    """Build Salt and its dependencies into wheels; every download is checked against the lock's hashes."""
+    lock = HERE / "requirements.lock"
+    stamp = target / "requirements.lock"
+    if stamp.exists() and stamp.read_text() == lock.read_text():
+        return
+    if target.exists():
+        for old in target.iterdir():
+            old.unlink()
+    run([sys.executable, "-m", "venv", scratch])
+    pip = [Path(scratch) / "bin/pip", "--quiet", "wheel", "--no-deps"]
+    run([*pip, "--require-hashes", "--requirement", lock, "--wheel-dir", target])
+    stamp.write_text(lock.read_text())
+
+
+def checksums(directory):
+    """Write SHA256SUMS in the form that ``sha256sum --check`` reads."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(directory)}\n"
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name not in ("SHA256SUMS", "lock")
+    ]
+    (directory / "SHA256SUMS").write_text("".join(lines))
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    directory = Path(sys.argv[1]).resolve()
+    print("mirror: installing the tools", flush=True)
+    run([*APT, "update"])
+    run([*APT, "install", *BUILD_PACKAGES])
+    print("mirror: building wheels", flush=True)
+    wheels(directory / "wheels", "/var/tmp/mirror-venv")
+    print("mirror: downloading packages", flush=True)
+    debs(directory / "debs")
+    checksums(directory)
+
+
+if __name__ == "__main__":
+    main()

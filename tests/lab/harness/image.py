@@ -1,0 +1,110 @@
+"""The bare machine's file system, and the mirror its packages come from; both cached."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import settings
+from .shell import run, step
+
+# A bare machine in a room without a way out: it knows no package source until it is told of the mirror.
+CUSTOMIZE = (
+    "mv $1/etc/apt/sources.list $1/etc/apt/sources.list.connected",
+    "rm -f $1/etc/machine-id $1/etc/ssh/ssh_host_* && : > $1/etc/machine-id",
+    "chroot $1 systemctl enable systemd-networkd.service",
+    "mkdir -p $1/etc/systemd/system/ssh.service.d && printf '[Service]\\nExecStartPre=/usr/bin/ssh-keygen -A\\n'"
+    " > $1/etc/systemd/system/ssh.service.d/keys.conf",
+)
+
+
+def base():
+    """Return the directory of the bare Debian root, building it first if the recipe is new."""
+    recipe = repr((settings.RELEASE, settings.IMAGE_PACKAGES, CUSTOMIZE))
+    root = settings.CACHE / f"image-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if not root.exists():
+        settings.CACHE.mkdir(parents=True, exist_ok=True)
+        with step("Building the Debian image"), _new_directory(root) as building:
+            run(
+                ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(settings.IMAGE_PACKAGES)}",
+                 *(f"--customize-hook={hook}" for hook in CUSTOMIZE), settings.RELEASE, building],
+                timeout=900,
+            )  # fmt: skip
+    return root
+
+
+def mirror():
+    """Return the mirror's directory, filled by salt/bootstrap/mirror.py in a throwaway root."""
+    directory = settings.CACHE / "mirror"
+    inputs = [
+        *sorted((settings.REPOSITORY / "formulas").glob("*/defaults.yaml")),
+        settings.REPOSITORY / "salt/bootstrap/requirements.lock",
+        settings.REPOSITORY / "salt/bootstrap/mirror.py",
+    ]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + base().name.encode()).hexdigest()
+    stamp = directory / "STAMP"
+    if not stamp.exists() or stamp.read_text() != digest:
+        directory.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        with step("Filling the package mirror"), tempfile.TemporaryDirectory(dir=settings.CACHE) as scratch:
+            _fill(directory, Path(scratch))
+        stamp.write_text(digest)
+    return directory
+
+
+def _fill(directory, scratch):
+    root = scratch / "root"
+    with overlay(base(), scratch):
+        _connect(root)
+        with _mounted("--bind", directory, root / settings.MIRROR[1:]), _mounted(
+            "--bind", settings.REPOSITORY, root / settings.CHECKOUT[1:]
+        ), _mounted("-t", "proc", "proc", root / "proc"):  # fmt: skip
+            script = f"{settings.CHECKOUT}/salt/bootstrap/mirror.py"
+            environment = {k: v for k, v in os.environ.items() if k != "PIP_FIND_LINKS"}
+            run(["chroot", root, "python3", script, settings.MIRROR], timeout=1800, env=environment)
+
+
+def _connect(root):
+    """Let a root use the package registries as this machine does: same resolver, same trusted CAs."""
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    shutil.copy(root / "etc/apt/sources.list.connected", root / "etc/apt/sources.list")
+    local = Path("/usr/local/share/ca-certificates")
+    if local.is_dir():
+        shutil.copytree(local, root / "usr/local/share/ca-certificates", dirs_exist_ok=True)
+        run(["chroot", root, "update-ca-certificates"])
+    for pattern in ("*proxy*", "*cert*"):
+        for source in Path("/etc/apt/apt.conf.d").glob(pattern):
+            shutil.copy(source, root / "etc/apt/apt.conf.d")
+
+
+@contextlib.contextmanager
+def overlay(lower, directory):
+    """Mount ``directory/root`` as a writable layer over ``lower``; the layer stays, the mount goes."""
+    for name in ("upper", "work", "root"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    with _mounted(
+        "-t", "overlay", "-o", f"lowerdir={lower},upperdir={directory}/upper,workdir={directory}/work",
+        "overlay", directory / "root",
+    ):  # fmt: skip
+        yield directory / "root"
+
+
+@contextlib.contextmanager
+def _mounted(*arguments):
+    arguments[-1].mkdir(parents=True, exist_ok=True)
+    run(["mount", *arguments])
+    try:
+        yield
+    finally:
+        run(["umount", arguments[-1]])
+
+
+@contextlib.contextmanager
+def _new_directory(final):
+    """Build in a sibling directory and rename at the end, so that an interrupted build leaves no half image."""
+    building = final.with_name(final.name + ".part")
+    shutil.rmtree(building, ignore_errors=True)
+    yield building
+    building.rename(final)

@@ -1,0 +1,47 @@
+"""The lab's switch: a bridge that only this machine and the nodes are on."""
+
+from pathlib import Path
+
+from . import settings
+from .shell import run
+
+TABLE = "qhub_lab"
+FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def up():
+    """Make the bridge; with ``QHUB_LAB_PUBLISH=1`` also pass the front door's ports on from outside."""
+    if not Path(f"/sys/class/net/{settings.BRIDGE}").exists():
+        run(["ip", "link", "add", settings.BRIDGE, "type", "bridge"])
+        run(["ip", "address", "add", f"{settings.GATEWAY}/{settings.NETWORK.prefixlen}", "dev", settings.BRIDGE])
+    run(["ip", "link", "set", settings.BRIDGE, "up"])
+    if settings.PUBLISH:
+        _publish()
+
+
+def _publish():
+    ports = ", ".join(str(port) for port in settings.FRONT_DOOR if port != 22)
+    saved = settings.STATE / "ip_forward"
+    if not saved.exists():
+        saved.write_text(FORWARD.read_text())
+    FORWARD.write_text("1")
+    rules = f"""
+        table ip {TABLE}
+        delete table ip {TABLE}
+        table ip {TABLE} {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat
+                iifname != "{settings.BRIDGE}" fib daddr type local tcp dport {{ {ports} }} dnat to {settings.ADDRESSES["master"]}
+            }}
+        }}"""
+    run(["nft", "-f", "-"], input=rules)
+
+
+def down():
+    """Remove everything that :func:`up` made."""
+    run(["nft", "delete", "table", "ip", TABLE], check=False)
+    saved = settings.STATE / "ip_forward"
+    if saved.exists():
+        FORWARD.write_text(saved.read_text())
+        saved.unlink()
+    run(["ip", "link", "delete", settings.BRIDGE], check=False)

@@ -1,0 +1,29 @@
+"""Where the lab lives and what it is made of."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CACHE = Path(os.environ.get("QHUB_LAB_CACHE", Path.home() / ".cache/qhub-lab"))
+STATE = Path(os.environ.get("QHUB_LAB_STATE", "/var/lib/qhub-lab"))
+
+BRIDGE = "br-qhub"
+NETWORK = ipaddress.ip_network("10.98.0.0/24")
+GATEWAY = NETWORK[1]
+ADDRESSES = {"master": str(NETWORK[10]), **{f"w{n}": str(NETWORK[10 + n]) for n in range(1, 21)}}
+NODES = ("master", "w1", "w2")
+
+FRONT_DOOR = (22, 80, 443, 8022, 8786)
+PUBLISH = os.environ.get("QHUB_LAB_PUBLISH", "") not in ("", "0")
+
+RELEASE = "trixie"
+# What Debian's installer gives with "SSH server" ticked, as far as a node cares.
+IMAGE_PACKAGES = (
+    "ca-certificates", "dbus", "iproute2", "openssh-client", "openssh-server", "procps", "python3",
+    "sudo", "systemd", "systemd-sysv", "udev",
+)
+HOST_PACKAGES = ("mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux")
+
+CHECKOUT = "/srv/qhub"  # where the repository is on the master
+MIRROR = "/srv/mirror"  # where every node finds the packages; there is no other source
