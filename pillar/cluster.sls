@@ -1,0 +1,32 @@
+# The cluster as a whole. Every listed machine gets this file: no secrets here.
+cluster:
+  # The cluster's name in Slurm. Jobs are accounted under it: choose it once.
+  name: qhub
+  # The domain the nodes' names are in. It need not exist outside.
+  domain: cluster.internal
+  # The machine that runs the services: its Salt minion id, and its address in the network below.
+  master:
+    id: master
+    address: 10.0.0.10
+  # Every node's address is in this network; services between nodes are bound to it.
+  network: 10.0.0.0/24
+  # Name servers for names outside the cluster. [] takes what the master's own resolv.conf says.
+  dns_servers: []
+  # uids and gids of people and groups are in this range.
+  # ids: {min: 10000, max: 60000}
+
+# What is not a Debian package is fetched from upstream (null), or from a directory on the master or a URL that holds
+# the same files (a site without a way out).
+artifacts:
+  mirror: null
+
+# Any setting in formulas/<name>/defaults.yaml is changed here under the formula's name. For instance:
+#
+# slurm:
+#   config:
+#     SlurmctldTimeout: 300
+#     SlurmdTimeout: null      # null takes a key away
+
+# The site's own additions live under one key, in any shape:
+#
+# site: {}

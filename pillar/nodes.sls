@@ -1,0 +1,10 @@
+# The machines beside the master, by Salt minion id, which is the host name as well. CPUs, memory and GPUs are found by
+# the node itself. List the master only if it runs jobs too.
+nodes: {}
+#   w1:
+#     address: 10.0.0.11
+#   w2:
+#     address: 10.0.0.12
+#     features: [gpu]        # what partitions choose nodes by; default none
+#     weight: 10             # nodes of lower weight get jobs first; default 1
+#     roles: [worker]        # the default

@@ -1,0 +1,427 @@
+"""
+The gate of the pillar: nothing reaches a minion that does not make sense.
+
+Salt calls :func:`ext_pillar` on the master whenever it compiles a minion's pillar. A problem raises; Salt then
+refuses to apply states on that minion, so nothing is touched until the pillar is corrected.
+
+Master configuration::
+
+    ext_pillar:
+      - qhub: {}
+"""
+
+import difflib
+import ipaddress
+from pathlib import Path
+
+import jsonschema_rs
+import yaml
+
+#: How many problems one message lists, and how many names it offers for one value.
+MOST_PROBLEMS, MOST_NAMES = 50, 40
+#: Where Slurm's own entries are used without being declared.
+BUILT_IN_ACCOUNTS, BUILT_IN_QOS = {"root"}, {"normal"}
+ID_RANGE = {"min": 10000, "max": 60000}
+#: What an error of these kinds is in cannot be compared with the rest.
+MISSHAPEN = {"type", "required", "format"}
+#: A value is not shown where a key above it has one of these words.
+SECRET = ("secret", "password", "token", "private")
+SCALARS = ["string", "number", "boolean", "null"]
+
+
+class PillarError(Exception):
+    """The pillar was refused; the message lists every problem found."""
+
+
+def ext_pillar(minion_id, pillar):
+    """
+    Check the pillar of ``minion_id`` and tell the master who belongs to the cluster.
+
+    minion_id
+        The id the pillar is compiled for.
+    pillar
+        The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
+
+    Returns, for the master's own id, ``{"members": {id: {"address", "roles", "features", "weight"}}}``: the master,
+    and every node of the pillar whose minion key is accepted. ``{}`` for any other id. Raises :class:`PillarError`.
+    """
+    files = __pillar__  # without what a command line, or a minion that asks, put on top
+    if not files:
+        return {}  # an id that is not listed got nothing
+    roots = [Path(root) for root in __opts__["file_roots"]["base"]]
+    schema = load_schema(roots)
+    known = schema["properties"]
+    # Arguments of one run (an orchestration's pillar='{node: w2}') are not part of the site's pillar.
+    checked = {key: value for key, value in pillar.items() if key in files or key in known}
+    found = problems(checked, schema)
+    if found:
+        raise PillarError(message(found))
+    if minion_id != files["cluster"]["master"]["id"]:
+        return {}
+    return {"members": members(files, accepted_keys(__opts__["pki_dir"]))}
+
+
+def accepted_keys(pki_dir):
+    """Return the ids (a set) whose minion keys are accepted in the master's ``pki_dir``."""
+    directory = Path(pki_dir) / "minions"
+    return {key.name for key in directory.iterdir()} if directory.is_dir() else set()
+
+
+def members(pillar, accepted):
+    """
+    Return who belongs to the cluster now: ``{id: {"address", "roles", "features", "weight"}}``.
+
+    pillar
+        A pillar that :func:`problems` found nothing in.
+    accepted
+        Ids with an accepted key. The master belongs to its cluster in any case.
+    """
+    master = pillar["cluster"]["master"]
+    nodes = pillar.get("nodes", {})
+    found = {}
+    for name in [master["id"], *(name for name in nodes if name in accepted and name != master["id"])]:
+        node = nodes.get(name, {"address": master["address"], "roles": []})
+        roles = [role for role in node.get("roles", ["worker"]) if role != "master"]
+        found[name] = {
+            "address": node["address"],
+            "roles": ["master", *roles] if name == master["id"] else roles,
+            "features": node.get("features", []),
+            "weight": node.get("weight", 1),
+        }
+    return found
+
+
+# What is allowed
+
+
+def load_schema(roots):
+    """
+    Return the pillar's JSON Schema: ``schema/pillar.yaml`` and the settings of every formula.
+
+    roots
+        Directories (:class:`~pathlib.Path`) searched in order, as Salt's ``file_roots``: the first that has
+        ``schema/pillar.yaml``, and every ``<formula>/defaults.yaml``.
+    """
+    schema = read_yaml(next(path for root in roots if (path := root / "schema/pillar.yaml").is_file()))
+    for root in reversed(roots):
+        for defaults in sorted(root.glob("*/defaults.yaml")):
+            schema["properties"].setdefault(defaults.parent.name, formula_schema(read_yaml(defaults)))
+    return schema
+
+
+def read_yaml(path):
+    """Return the content of one YAML file."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(), Loader=loader)  # noqa: S506
+
+
+def formula_schema(defaults):
+    """
+    Return the schema of a formula's settings from its ``defaults.yaml``.
+
+    A setting has the type of its default; an empty mapping is free-form, ``null`` takes any single value. Mappings
+    whose defaults are only a start (settings passed on to a configuration file) are named in the file's own list
+    ``free_form: [config, ...]``, dotted where nested.
+    """
+    tree = {}
+    for family, settings in defaults.items():
+        if family != "free_form":
+            tree = overlay(tree, settings)
+    return setting_schema(tree, set(defaults.get("free_form", [])))
+
+
+def overlay(base, extra):
+    """Return mapping ``base`` with ``extra`` merged into it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in (extra or {}).items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged
+
+
+def setting_schema(default, free_form, path=""):
+    """Return the schema of one setting from its default; ``path`` is where it is in the formula, dotted."""
+    if isinstance(default, dict):
+        if not default or path in free_form:
+            return {"type": "object", "description": "a mapping"}
+        prefix = f"{path}." if path else ""
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                key: setting_schema(value, free_form, prefix + key) for key, value in default.items()
+            },
+            "description": "a mapping",
+        }
+    if isinstance(default, list):
+        return {"type": "array", "description": "a list"}
+    if default is None:
+        return {"type": SCALARS, "description": "a single value"}
+    kinds = {
+        bool: ("boolean", "true or false"),
+        int: ("integer", "a whole number"),
+        float: ("number", "a number"),
+    }
+    kind, description = kinds.get(type(default), ("string", "text (in quotes if it looks like a number)"))
+    return {"type": [kind, "null"], "description": description}
+
+
+# What is wrong
+
+
+def problems(pillar, schema):
+    """
+    Return everything that is wrong with a pillar: lines such as ``"path: value is not allowed: what is"``.
+
+    pillar
+        The pillar as one minion gets it. Cross-checks compare only what is there.
+    schema
+        As :func:`load_schema` returns it.
+    """
+    try:
+        errors = list(jsonschema_rs.validator_for(schema, validate_formats=True).iter_errors(pillar))
+    except ValueError:  # keys that are not text
+        return [problem(path, key, "a key in quotes") for path, key in odd_keys(pillar)]
+    found = [line for error in errors for line in schema_problems(error, schema)]
+    broken = {tuple(error.instance_path[:2]) for error in errors if error.kind.name in MISSHAPEN}
+    return found + [problem(*each) for each in cross_problems(Parts(pillar, broken))]
+
+
+def message(found):
+    """Return the one message for a list of problems (never empty)."""
+    count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+    more = [f"... and {len(found) - MOST_PROBLEMS} more"] if len(found) > MOST_PROBLEMS else []
+    lines = "\n".join(f"  - {line}" for line in [*found[:MOST_PROBLEMS], *more])
+    return f"the pillar has {count}; nothing was changed:\n{lines}"
+
+
+def problem(path, value, allowed):
+    """Return one line: where (keys and indices, outermost first), what is there, what is allowed there."""
+    return f"{dotted(path)}: {shown(path, value)} is not allowed: {allowed}"
+
+
+def dotted(path):
+    """Return a path as an administrator writes it: ``users.ada.accounts[1]``."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.lstrip(".")
+
+
+def shown(path, value):
+    """Return a value for a message: short, and ``**`` where it could be a secret."""
+    secret = any(word in str(step).lower() for step in path for word in SECRET)
+    if secret or "PRIVATE KEY" in str(value):
+        return "**"
+    words = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
+    text = words.get(type(value), repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def one_of(value, names):
+    """Return what is allowed where one of ``names`` is, with the nearest to ``value`` first."""
+    names = sorted(names)
+    near = difflib.get_close_matches(str(value), names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    rest = ", ..." if len(names) > MOST_NAMES else ""
+    return f"{hint}one of {', '.join(names[:MOST_NAMES])}{rest}" if names else "there is none"
+
+
+def odd_keys(value, path=()):
+    """Yield the path and name of every key in ``value`` that is not text."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        if isinstance(value, dict) and not isinstance(key, str):
+            yield (*path, str(key)), key
+        yield from odd_keys(inner, (*path, key))
+
+
+def schema_problems(error, schema):
+    """Yield a line for what one error of the schema's validator says."""
+    rule = schema
+    for step in error.schema_path[:-1]:
+        rule = rule[step]
+    path, kind = tuple(error.instance_path), error.kind.name
+    if kind == "additionalProperties":
+        for key in error.kind.unexpected:
+            yield f"{dotted((*path, key))}: unknown key: {one_of(key, rule['properties'])}"
+    elif kind == "required":
+        allowed = rule["properties"][error.kind.property]["description"]
+        yield f"{dotted((*path, error.kind.property))}: missing: {allowed}"
+    elif kind == "propertyNames":
+        name = error.instance
+        yield problem((*path, name), name, rule["propertyNames"]["description"])
+    elif kind == "uniqueItems":
+        yield problem(path, error.instance, "each only once")
+    elif kind == "minProperties":
+        yield problem(path, error.instance, "at least one")
+    else:
+        yield problem(path, error.instance, rule["description"])
+
+
+class Parts:
+    """What of a pillar is there and well-formed enough to be compared."""
+
+    def __init__(self, pillar, broken):
+        self.pillar, self.broken = pillar, broken
+
+    def __contains__(self, section):
+        """Whether ``section`` is a mapping here."""
+        return isinstance(self.pillar.get(section), dict)
+
+    def names(self, section):
+        """Return every name declared in ``section``."""
+        return set(self.pillar[section]) if section in self else set()
+
+    def entries(self, section):
+        """Return ``section``'s sound entries as ``{name: settings}``."""
+        declared = self.pillar[section] if section in self else {}
+        return {name: entry for name, entry in declared.items() if (section, name) not in self.broken}
+
+
+def cross_problems(parts):
+    """Yield ``(path, value, allowed)`` for what makes sense alone and not together."""
+    yield from address_problems(parts)
+    yield from partition_problems(parts)
+    yield from id_problems(parts)
+    yield from account_problems(parts)
+    yield from user_problems(parts)
+
+
+def unknown(path, values, names):
+    """Yield a problem for each of ``values`` (a list, or one name) that is not among ``names``."""
+    if isinstance(values, str):
+        values = {(): values}
+    elif isinstance(values, list):
+        values = {(index,): value for index, value in enumerate(values)}
+    for step, value in (values or {}).items():
+        if value not in names:
+            yield (*path, *step), value, one_of(value, names)
+
+
+def twice(declared, what):
+    """Yield a problem for each ``(path, value)`` whose value an earlier one has."""
+    first = {}
+    for path, value in declared:
+        if value in first:
+            yield path, value, f"{dotted(first[value])} has this {what}"
+        first.setdefault(value, path)
+
+
+def address_problems(parts):
+    """Nodes: addresses are inside the network and each one's own; roles and ids are known."""
+    cluster, nodes = parts.pillar.get("cluster"), parts.entries("nodes")
+    if not isinstance(cluster, dict) or any(path[0] == "cluster" for path in parts.broken if path):
+        return
+    master, declared = cluster["master"], [(("cluster", "master", "address"), cluster["master"]["address"])]
+    for name, node in nodes.items():
+        path = ("nodes", name, "address")
+        if name != master["id"]:
+            declared.append((path, node["address"]))
+            if "master" in node.get("roles", []):
+                yield ("nodes", name, "roles"), "master", f"worker (cluster.master.id is {master['id']!r})"
+        elif node["address"] != master["address"]:
+            yield path, node["address"], f"{master['address']} (cluster.master.address)"
+    yield from twice(declared, "address")
+    try:
+        network = ipaddress.ip_network(cluster["network"])
+    except ValueError:
+        yield ("cluster", "network"), cluster["network"], "a network such as 10.0.0.0/24 (host bits zero)"
+        return
+    ends = (network.network_address, network.broadcast_address)
+    for path, value in declared:
+        address = ipaddress.ip_address(value)
+        if address not in network or address in ends:
+            yield path, value, f"a host's address in {network} (cluster.network)"
+
+
+def partition_problems(parts):
+    """Partitions: one default, features that some node has, accounts, groups and QOS that exist."""
+    if "partitions" not in parts:
+        return
+    partitions = parts.entries("partitions")
+    features = {feature for node in parts.entries("nodes").values() for feature in node.get("features", [])}
+    defaults = [name for name, partition in partitions.items() if partition.get("default")]
+    for name in defaults[1:]:
+        yield ("partitions", name, "default"), True, f"only one default, {defaults[0]!r} is"
+    if not defaults and partitions and len(partitions) == len(parts.names("partitions")):
+        yield ("partitions",), sorted(partitions), "one of them with default: true"
+    for name, partition in partitions.items():
+        path = ("partitions", name)
+        yield from unknown((*path, "features"), partition.get("features"), features)
+        if "users" not in parts:
+            continue  # a worker's pillar has no accounts
+        yield from unknown((*path, "accounts"), partition.get("accounts"), parts.names("accounts"))
+        yield from unknown((*path, "groups"), partition.get("groups"), parts.names("groups"))
+        yield from unknown((*path, "qos"), partition.get("qos"), parts.names("qos") | BUILT_IN_QOS)
+
+
+def id_problems(parts):
+    """Users and groups: ids in range and nobody else's; a user's own group has the user's name and id."""
+    cluster = parts.pillar.get("cluster")
+    ids = cluster.get("ids") if isinstance(cluster, dict) else None
+    low, high = ({**ID_RANGE, **(ids if isinstance(ids, dict) else {})}[end] for end in ("min", "max"))
+    declared = [
+        ((section, name, key), entry[key])
+        for section, key in (("groups", "gid"), ("users", "uid"))
+        for name, entry in parts.entries(section).items()
+    ]
+    for path, value in declared:
+        if not low <= value <= high:
+            yield path, value, f"{low} to {high} (cluster.ids)"
+    yield from twice(declared, "id")
+    for name in sorted(parts.names("users") & parts.names("groups")):
+        yield ("groups", name), name, "another name: the user has a group of this name already"
+
+
+def account_problems(parts):
+    """Accounts and QOS: parents exist and do not go round; QOS exist."""
+    accounts, known = parts.entries("accounts"), parts.names("accounts") | BUILT_IN_ACCOUNTS
+    qos = parts.names("qos") | BUILT_IN_QOS
+    for name, account in accounts.items():
+        path = ("accounts", name)
+        yield from unknown((*path, "parent"), account.get("parent"), known)
+        yield from qos_problems(path, account, qos)
+        trail, above = [name], account.get("parent")
+        while above in accounts and above not in trail:
+            trail.append(above)
+            above = accounts[above].get("parent")
+        if above == name:
+            yield (*path, "parent"), account["parent"], f"an account that is not below {name!r} itself"
+    for name, settings in parts.entries("qos").items():
+        yield from unknown(("qos", name, "preempt"), settings.get("preempt"), qos)
+
+
+def qos_problems(path, association, qos):
+    """An association's QOS: exist, and the default is among them."""
+    own = association.get("qos")
+    yield from unknown((*path, "qos"), own, qos)
+    yield from unknown((*path, "default_qos"), association.get("default_qos"), set(own or qos))
+
+
+def user_problems(parts):
+    """Users: groups, accounts, partitions and QOS exist; defaults are among what the user has."""
+    groups, accounts = parts.names("groups"), parts.names("accounts")
+    partitions, qos = parts.names("partitions"), parts.names("qos") | BUILT_IN_QOS
+    for name, user in parts.entries("users").items():
+        path = ("users", name)
+        yield from unknown((*path, "groups"), user.get("groups"), groups)
+        yield from unknown((*path, "coordinator_of"), user.get("coordinator_of"), accounts)
+        yield from qos_problems(path, user, qos)
+        own = user.get("accounts", [])
+        if isinstance(own, list):
+            yield from unknown((*path, "accounts"), own, accounts)
+        else:
+            yield from unknown((*path, "accounts"), {(account,): account for account in own}, accounts)
+            for account, limits in own.items():
+                for step, partition in (((), None), *partition_limits(limits)):
+                    where = (*path, "accounts", account, *step)
+                    yield from qos_problems(where, partition or limits or {}, qos)
+                    if step and "partitions" in parts:
+                        yield from unknown(where, step[-1], partitions)
+        yield from unknown((*path, "default_account"), user.get("default_account"), set(own))
+        if "wckeys" in user:
+            yield from unknown((*path, "default_wckey"), user.get("default_wckey"), set(user["wckeys"]))
+
+
+def partition_limits(limits):
+    """Return ``[(("partitions", name), limits), ...]`` of one of a user's accounts."""
+    return [(("partitions", name), each) for name, each in (limits or {}).get("partitions", {}).items()]

@@ -1,0 +1,48 @@
+"""
+The cluster as its master sees it.
+"""
+
+import logging
+
+import salt.pillar
+
+
+def validate():
+    """
+    Check the site's pillar as the master would compile it, and touch nothing. The master need not run.
+
+    Returns one line saying what is in the pillar. A problem makes ``salt-run`` end with status 1 and the message
+    that ``state.apply`` would refuse with.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cluster.validate
+    """
+    log = logging.getLogger("salt.pillar")
+    log.disabled, before = True, log.disabled  # problems are returned: do not log them with a traceback too
+    try:
+        pillar, errors = compiled_pillar()
+    finally:
+        log.disabled = before
+    if errors:
+        return {"pillar is not valid": errors, "retcode": 1}
+    sections = ("nodes", "partitions", "users", "groups", "accounts", "qos")
+    counts = (f"{len(pillar.get(section, {}))} {section}" for section in sections)
+    return f"pillar is valid: {', '.join(counts)}"
+
+
+def compiled_pillar():
+    """Return the pillar of the master's own minion, and a list of errors."""
+    # With the file and line of a slip in YAML, which minions are not told.
+    opts = {**__opts__, "pillar_safe_render_error": False}
+    cluster, _, errors = salt.pillar.Pillar(opts, {}, opts["id"], "base").render_pstate("cluster", "base", {})
+    if errors:
+        return {}, errors
+    try:
+        master = cluster["cluster"]["master"]["id"]
+    except (KeyError, TypeError):
+        return {}, ["cluster.master.id: missing: the Salt minion id of the master"]
+    pillar = salt.pillar.Pillar(opts, {"id": master}, master, "base").compile_pillar()
+    return pillar, pillar.get("_errors", [])
