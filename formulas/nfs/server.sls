@@ -1,0 +1,92 @@
+{% from "nfs/map.jinja" import nfs %}
+{% set server = nfs.server %}
+{% set cluster = pillar.get("cluster", {}) %}
+{% set listen = server.listen or cluster.get("master", {}).get("address") %}
+
+{# Every export is for these addresses and no other. `members` are the machines whose key the master accepted. #}
+{% set addresses = [] %}
+{% for member in pillar.get("members", {}).values() %}
+{%   if not member.address | is_ip %}
+{{ raise("members: " ~ member.address ~ " is not an address of one machine: nothing is exported to it") }}
+{%   endif %}
+{%   do addresses.append(member.address) %}
+{% endfor %}
+{% set exports = {} %}
+{% for name, export in nfs.exports | dictsort if export %}
+{%   do exports.update({name: export}) %}
+{% endfor %}
+{% set context = {"exports": exports, "addresses": addresses | sort, "server": server, "listen": listen} %}
+
+include:
+  - nfs.masked
+
+{% for other in ["kernel", "ganesha"] if other != server.implementation %}
+The {{ other }} NFS server is off:
+  service.dead:
+    - name: {{ server[other].service }}
+    - enable: false
+{% endfor %}
+
+{% if server.implementation %}
+{% set chosen = server[server.implementation] %}
+{% set kernel = server.implementation == "kernel" %}
+
+{% for name, export in exports.items() %}
+Directory of export {{ name }} exists:
+  file.directory:
+    - name: {{ export.path }}
+    {% if export.get("mode") %}
+    - mode: '{{ export.mode }}'
+    {% endif %}
+    - makedirs: true
+    - require_in:
+      - cmd: NFS server answers to the members
+      - service: NFS server is running
+{% endfor %}
+
+NFS server is installed:
+  pkg.installed:
+    - pkgs: {{ chosen.packages | json }}
+    - require:
+      - sls: nfs.masked
+      - service: The {{ "ganesha" if kernel else "kernel" }} NFS server is off
+
+NFS server is configured:
+  file.managed:
+    - name: {{ "/etc/nfs.conf.d/qhub.conf" if kernel else "/etc/ganesha/ganesha.conf" }}
+    - source: salt://nfs/files/{{ "nfs.conf" if kernel else "ganesha.conf" }}.jinja
+    - template: jinja
+    - context: {{ context | json }}
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - pkg: NFS server is installed
+
+NFS exports are declared:
+  file.managed:
+    - name: {{ "/etc/exports.d/qhub.exports" if kernel else "/etc/ganesha/exports.conf" }}
+    - source: salt://nfs/files/{{ "exports" if kernel else "exports.conf" }}.jinja
+    - template: jinja
+    - context: {{ context | json }}
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - pkg: NFS server is installed
+
+# Before the service, so that only a server that already runs is asked to read again: clients stay connected.
+NFS server answers to the members:
+  cmd.run:
+    - name: {{ "exportfs -ra" if kernel else "systemctl reload " ~ chosen.service }}
+    - onlyif: systemctl --quiet is-active {{ chosen.service }}
+    - onchanges:
+      - file: NFS exports are declared
+
+NFS server is running:
+  service.running:
+    - name: {{ chosen.service }}
+    - enable: true
+    - require:
+      - cmd: NFS server answers to the members
+    - watch:
+      - file: NFS server is configured
+{% endif %}
