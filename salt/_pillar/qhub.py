@@ -1,8 +1,8 @@
 """
 The gate of the pillar: nothing reaches a minion that does not make sense.
 
-Salt calls :func:`ext_pillar` on the master whenever it compiles a minion's pillar. A problem raises; Salt then
-refuses to apply states on that minion, so nothing is touched until the pillar is corrected.
+Salt calls :func:`ext_pillar` on the master whenever it compiles a minion's pillar. A problem raises; Salt
+then refuses to apply states on that minion, so nothing is touched until the pillar is corrected.
 
 Master configuration::
 
@@ -35,15 +35,17 @@ class PillarError(Exception):
 
 def ext_pillar(minion_id, pillar):
     """
-    Check the pillar of ``minion_id`` and tell the master who belongs to the cluster.
+    Check the pillar of ``minion_id``, add what was left out, and tell the master who is in the cluster.
 
     minion_id
         The id the pillar is compiled for.
     pillar
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
-    Returns, for the master's own id, ``{"members": {id: {"address", "roles", "features", "weight"}}}``: the master,
-    and every node of the pillar whose minion key is accepted. ``{}`` for any other id. Raises :class:`PillarError`.
+    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``), the minion's
+    ``roles``, and for the master's own id ``{"members": {id: {"address", "roles", "features", "weight"}}}``: the master, and every
+    node of the pillar whose minion key is accepted. ``{}`` for an id that is not listed. Raises
+    :class:`PillarError`.
     """
     files = __pillar__  # without what a command line, or a minion that asks, put on top
     if not files:
@@ -51,14 +53,37 @@ def ext_pillar(minion_id, pillar):
     roots = [Path(root) for root in __opts__["file_roots"]["base"]]
     schema = load_schema(roots)
     known = schema["properties"]
-    # Arguments of one run (an orchestration's pillar='{node: w2}') are not part of the site's pillar.
-    checked = {key: value for key, value in pillar.items() if key in files or key in known}
+    # Not the site's: arguments of one run (an orchestration's pillar='{node: w2}'), and what this function added
+    # when a minion without a master (salt-call --local) compiled its pillar before.
+    checked = {key: value for key, value in pillar.items() if key in known or key in files and key != "members"}
     found = problems(checked, schema)
     if found:
         raise PillarError(message(found))
-    if minion_id != files["cluster"]["master"]["id"]:
-        return {}
-    return {"members": members(files, accepted_keys(__opts__["pki_dir"]))}
+    added = left_out(files, schema)
+    added["roles"] = roles(files, minion_id)
+    if minion_id == files["cluster"]["master"]["id"]:
+        added["members"] = members(files, accepted_keys(__opts__["pki_dir"]))
+    return added
+
+
+def left_out(pillar, schema):
+    """Return the schema's defaults that are not in ``pillar``: ``{section: {key: value}}``."""
+    return {
+        section: {
+            key: setting["default"]
+            for key, setting in rule["properties"].items()
+            if "default" in setting and key not in pillar.get(section, {})
+        }
+        for section, rule in schema["properties"].items()
+        if section in ("cluster", "artifacts")
+    }
+
+
+def roles(pillar, minion_id):
+    """Return the roles (a list) that the pillar gives a minion; what its own grain says is a claim."""
+    node = pillar.get("nodes", {}).get(minion_id)
+    listed = [role for role in node.get("roles", ["worker"]) if role != "master"] if node else []
+    return (["master"] if minion_id == pillar["cluster"]["master"]["id"] else []) + listed
 
 
 def accepted_keys(pki_dir):
@@ -81,10 +106,9 @@ def members(pillar, accepted):
     found = {}
     for name in [master["id"], *(name for name in nodes if name in accepted and name != master["id"])]:
         node = nodes.get(name, {"address": master["address"], "roles": []})
-        roles = [role for role in node.get("roles", ["worker"]) if role != "master"]
         found[name] = {
             "address": node["address"],
-            "roles": ["master", *roles] if name == master["id"] else roles,
+            "roles": roles(pillar, name),
             "features": node.get("features", []),
             "weight": node.get("weight", 1),
         }
@@ -119,9 +143,9 @@ def formula_schema(defaults):
     """
     Return the schema of a formula's settings from its ``defaults.yaml``.
 
-    A setting has the type of its default; an empty mapping is free-form, ``null`` takes any single value. Mappings
-    whose defaults are only a start (settings passed on to a configuration file) are named in the file's own list
-    ``free_form: [config, ...]``, dotted where nested.
+    A setting has the type of its default; an empty mapping is free-form, ``null`` takes any single value.
+    Mappings whose defaults are only a start (settings passed on to a configuration file, entries of which a
+    site has its own) are named in the file's own list ``free_form: [config, ...]``, dotted where nested.
     """
     tree = {}
     for family, settings in defaults.items():
@@ -143,7 +167,7 @@ def setting_schema(default, free_form, path=""):
     """Return the schema of one setting from its default; ``path`` is where it is in the formula, dotted."""
     if isinstance(default, dict):
         if not default or path in free_form:
-            return {"type": "object", "description": "a mapping"}
+            return {"type": "object"}
         prefix = f"{path}." if path else ""
         return {
             "type": "object",
@@ -151,7 +175,6 @@ def setting_schema(default, free_form, path=""):
             "properties": {
                 key: setting_schema(value, free_form, prefix + key) for key, value in default.items()
             },
-            "description": "a mapping",
         }
     if isinstance(default, list):
         return {"type": "array", "description": "a list"}
@@ -247,12 +270,14 @@ def schema_problems(error, schema):
         allowed = rule["properties"][error.kind.property]["description"]
         yield f"{dotted((*path, error.kind.property))}: missing: {allowed}"
     elif kind == "propertyNames":
-        name = error.instance
-        yield problem((*path, name), name, rule["propertyNames"]["description"])
+        name = error.kind.error.instance
+        yield problem((*path, name), name, rule["description"])
     elif kind == "uniqueItems":
         yield problem(path, error.instance, "each only once")
     elif kind == "minProperties":
         yield problem(path, error.instance, "at least one")
+    elif rule["type"] == "object":
+        yield problem(path, error.instance, "a mapping ({} for none)")
     else:
         yield problem(path, error.instance, rule["description"])
 

@@ -11,8 +11,8 @@ def validate():
     """
     Check the site's pillar as the master would compile it, and touch nothing. The master need not run.
 
-    Returns one line saying what is in the pillar. A problem makes ``salt-run`` end with status 1 and the message
-    that ``state.apply`` would refuse with.
+    Returns one line saying what is in the pillar. A problem makes ``salt-run`` end with status 1 and the
+    message that ``state.apply`` would refuse with.
 
     CLI Example:
 

@@ -1,0 +1,68 @@
+# Packages, time, and whom to trust.
+{% from "base/map.jinja" import base %}
+
+{% set mirror = pillar.artifacts.mirror %}
+{% if mirror %}
+Packages come from the mirror:
+  file.managed:
+    - name: /etc/apt/sources.list.d/qhub-mirror.list
+    - contents: 'deb [trusted=yes] file:{{ mirror }}/debs ./'
+    - mode: '0644'
+    - require_in:
+      - pkg: Base packages are installed
+{% endif %}
+
+Base packages are installed:
+  pkg.installed:
+    - pkgs: {{ base.packages | json }}
+    - install_recommends: false
+
+{% if base.time_sync %}
+Chrony is installed:
+  pkg.installed:
+    - pkgs: {{ base.chrony.packages | json }}
+    - install_recommends: false
+
+{% if base.chrony.servers %}
+Chrony's time servers are configured:
+  file.managed:
+    - name: /etc/chrony/sources.d/qhub.sources
+    - contents: {{ base.chrony.servers | map("regex_replace", "^(.*)$", "server \\1 iburst") | list | json }}
+    - mode: '0644'
+    - require:
+      - pkg: Chrony is installed
+    - watch_in:
+      - service: Chrony is running
+{% endif %}
+
+Chrony is running:
+  service.running:
+    - name: {{ base.chrony.service }}
+    - enable: true
+    - require:
+      - pkg: Chrony is installed
+{% endif %}
+
+# Certificates are the directory's whole content: one taken out of the pillar is trusted no more.
+Trusted certificates are in place:
+  file.directory:
+    - name: /usr/local/share/ca-certificates/qhub
+    - clean: true
+    - mode: '0755'
+{% for name, pem in base.trusted_cas | dictsort %}
+Certificate {{ name }} is in place:
+  file.managed:
+    - name: /usr/local/share/ca-certificates/qhub/{{ name }}.crt
+    - contents: {{ pem | json }}
+    - mode: '0644'
+    - require_in:
+      - file: Trusted certificates are in place
+    - onchanges_in:
+      - cmd: System trusts the certificates
+{% endfor %}
+
+System trusts the certificates:
+  cmd.run:
+    - name: update-ca-certificates --fresh
+    - onchanges:
+      - file: Trusted certificates are in place

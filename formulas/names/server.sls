@@ -1,0 +1,48 @@
+# The cluster's name server.
+{% from "names/map.jinja" import names %}
+{% set cluster = pillar.cluster %}
+
+Name server's members are known:
+  file.managed:
+    - name: /etc/qhub/members.hosts
+    - contents:
+      {% for id, member in pillar.members | dictsort %}
+      - {{ member.address }} {{ id }}.{{ cluster.domain }} {{ id }}
+      {% endfor %}
+    - makedirs: true
+    - mode: '0644'
+
+# Before its package, which would start it on every address.
+Name server is configured:
+  file.managed:
+    - name: /etc/dnsmasq.d/qhub.conf
+    - source: salt://names/files/dnsmasq.conf.jinja
+    - template: jinja
+    - context: {cluster: {{ cluster | json }}}
+    - makedirs: true
+    - mode: '0644'
+
+Name server is installed:
+  pkg.installed:
+    - pkgs: {{ names.packages | json }}
+    - install_recommends: false
+    - require:
+      - file: Name server is configured
+
+Name server is running:
+  service.running:
+    - name: dnsmasq
+    - enable: true
+    - watch:
+      - pkg: Name server is installed
+      - file: Name server is configured
+
+# A reload reads the members anew and forgets nothing else.
+Name server has read its members:
+  service.running:
+    - name: dnsmasq
+    - reload: true
+    - watch:
+      - file: Name server's members are known
+    - require:
+      - service: Name server is running

@@ -1,0 +1,26 @@
+# Prometheus's node exporter.
+{% from "node_exporter/map.jinja" import node_exporter %}
+{% set address = pillar.cluster.master.address if "master" in pillar.roles else pillar.nodes[grains.id].address %}
+
+Node exporter is configured:
+  file.managed:
+    - name: /etc/default/prometheus-node-exporter
+    - source: salt://node_exporter/files/arguments.jinja
+    - template: jinja
+    - context: {address: {{ address | json }}, settings: {{ node_exporter | json }}}
+    - mode: '0644'
+
+Node exporter is installed:
+  pkg.installed:
+    - pkgs: {{ node_exporter.packages | json }}
+    - install_recommends: false
+    - require:
+      - file: Node exporter is configured
+
+Node exporter is running:
+  service.running:
+    - name: {{ node_exporter.service }}
+    - enable: true
+    - watch:
+      - pkg: Node exporter is installed
+      - file: Node exporter is configured

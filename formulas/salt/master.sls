@@ -1,0 +1,50 @@
+# The Salt master's daemon.
+{% from "salt/map.jinja" import salt_settings %}
+
+Salt master is configured:
+  file.managed:
+    - name: /etc/salt/master.d/qhub.conf
+    - source: salt://salt/files/master.conf.jinja
+    - template: jinja
+    - context:
+        id: {{ pillar.cluster.master.id | json }}
+        address: {{ pillar.cluster.master.address | json }}
+        settings: {{ salt_settings | json }}
+    - makedirs: true
+    - mode: '0644'
+
+Salt master has no other configuration:
+  file.managed:
+    - name: /etc/salt/master
+    - contents: '# See master.d/qhub.conf, and formulas/salt for what it is made from.'
+    - mode: '0644'
+
+Salt master has a unit:
+  file.managed:
+    - name: /etc/systemd/system/salt-master.service
+    - source: salt://salt/files/salt-master.service
+    - mode: '0644'
+
+Salt master's unit is known to systemd:
+  cmd.run:
+    - name: systemctl daemon-reload
+    - onchanges:
+      - file: Salt master has a unit
+
+# Not `watch`: this very run needs the master to the end.
+Salt master is restarted after this run:
+  cmd.run:
+    - name: systemd-run --on-active=10 --timer-property=AccuracySec=1s systemctl restart salt-master.service
+    - onlyif: systemctl is-active --quiet salt-master.service
+    - onchanges:
+      - file: Salt master is configured
+      - file: Salt master has a unit
+    - require:
+      - cmd: Salt master's unit is known to systemd
+    - order: last
+
+Salt master is enabled:
+  service.enabled:
+    - name: salt-master
+    - require:
+      - cmd: Salt master's unit is known to systemd

@@ -1,0 +1,8 @@
+# Who may use how much: pillar/users.sls in Slurm's accounting database.
+Accounts, associations and QOS are as declared:
+  slurm_account.managed:
+    - name: {{ pillar.cluster.name }}
+    - pillar: true
+    - require:
+      - service: Slurm controller is running
+      - file: Users' passwd entries are known

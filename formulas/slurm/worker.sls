@@ -1,0 +1,62 @@
+# slurmd, on a machine that runs jobs.
+{% from "slurm/map.jinja" import slurm %}
+{% set node = pillar.nodes[grains.id] %}
+{% set conf = ["Weight=" ~ node.get("weight", 1)] %}
+{% if node.get("features") %}{% do conf.append("Feature=" ~ node.features | join(",")) %}{% endif %}
+{% if node.get("gres") %}{% do conf.append("Gres=" ~ node.gres) %}{% endif %}
+
+include:
+  - slurm.common
+
+slurmd is configured:
+  file.managed:
+    - name: /etc/default/slurmd
+    - contents: |
+        # Written by Salt (formulas/slurm).
+        SLURMD_OPTIONS="-Z -N {{ grains.id }} --conf-server {{ pillar.cluster.master.id }}:{{ slurm.config.SlurmctldPort }} --conf '{{ conf | join(" ") }}'"
+    - mode: '0644'
+
+slurmd is installed:
+  pkg.installed:
+    - pkgs: {{ slurm.worker.packages | json }}
+    - install_recommends: false
+    - require:
+      - file: slurmd is configured
+
+{% for directory, scripts in {"prolog": slurm.prolog, "epilog": slurm.epilog}.items() %}
+Directory of the {{ directory }} exists:
+  file.directory:
+    - name: {{ slurm.config_dir }}/{{ directory }}.d
+    - mode: '0755'
+    - clean: true
+    - require:
+      - file: Slurm's configuration directory exists
+{% for name, text in scripts | dictsort %}
+Script {{ name }} of the {{ directory }} is in place:
+  file.managed:
+    - name: {{ slurm.config_dir }}/{{ directory }}.d/{{ name }}
+    - contents: {{ text | json }}
+    - mode: '0755'
+    - require_in:
+      - file: Directory of the {{ directory }} exists
+{% endfor %}
+{% endfor %}
+
+slurmd comes back by itself:
+  file.managed:
+    - name: /etc/systemd/system/slurmd.service.d/qhub.conf
+    - source: salt://slurm/files/restart.conf
+    - makedirs: true
+    - mode: '0644'
+
+slurmd is running:
+  service.running:
+    - name: slurmd
+    - enable: true
+    - require:
+      - pkg: slurmd is installed
+      - file: slurmd comes back by itself
+      - file: Name server is asked
+    - watch:
+      - file: slurmd is configured
+      - file: Slurm's key is in place

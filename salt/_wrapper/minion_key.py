@@ -1,0 +1,40 @@
+"""
+Keys for machines that become minions over SSH.
+
+A salt-ssh wrapper: it runs on the master, for an administrator who is root there, while the states of the new machine
+are rendered.
+"""
+
+import os
+from pathlib import Path
+
+from salt.crypt import gen_keys
+
+
+def preseed(minion_id):
+    """
+    Accept the key of ``minion_id`` on the master before the machine has it.
+
+    The key pair is made on the first call and kept (readable by root alone), so that a re-imaged machine gets the same
+    one by the same command. Removing the node deletes it (``orch.remove``).
+
+    minion_id
+        The minion's id: a key of the pillar's ``nodes``; the caller has compiled the pillar, which checks it.
+
+    Returns ``{"minion.pem": text, "minion.pub": text, "minion_master.pub": text}``.
+    """
+    pki = Path(__opts__["pki_dir"])
+    private, public = (pki / "preseeded" / f"{minion_id}.{suffix}" for suffix in ("pem", "pub"))
+    if not private.exists():
+        private.parent.mkdir(mode=0o700, exist_ok=True)
+        gen_keys(str(private.parent), minion_id, __opts__["keysize"])
+    accepted = pki / "minions" / minion_id
+    if not accepted.exists() or accepted.read_text() != public.read_text():
+        part = accepted.parent / f".{minion_id}"
+        part.write_text(public.read_text())
+        os.replace(part, accepted)
+    return {
+        "minion.pem": private.read_text(),
+        "minion.pub": public.read_text(),
+        "minion_master.pub": (pki / "master.pub").read_text(),
+    }

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Install Salt and its Python dependencies, exactly as the lock says, under /opt/qhub/salt.
+#
+#   install.sh LOCK [MIRROR]     MIRROR: a directory made by mirror.py, instead of the package registries
+#
+# Does nothing when that lock is installed. A new version is built beside the old one and then takes its place.
+set -euo pipefail
+
+lock=$1
+mirror=${2:-}
+digest=$(sha256sum "$lock" | cut -c1-12)
+environment=/opt/qhub/salt-$digest
+current=/opt/qhub/salt
+
+if [ "$(readlink "$current" || true)" = "$environment" ]; then
+    exit 0
+fi
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    echo "install.sh: Salt needs python3, version 3.10 or later" >&2
+    exit 1
+fi
+if [ -n "$mirror" ]; then
+    if [ ! -r "$mirror/debs/Packages" ]; then
+        echo "install.sh: $mirror holds no mirror (no debs/Packages): make one with salt/bootstrap/mirror.py" >&2
+        exit 1
+    fi
+    (cd "$mirror" && sha256sum --quiet --check SHA256SUMS)
+    echo "deb [trusted=yes] file:$mirror/debs ./" >/etc/apt/sources.list.d/qhub-mirror.list
+fi
+export DEBIAN_FRONTEND=noninteractive
+if ! python3 -c 'import ensurepip' 2>/dev/null; then
+    apt-get update --quiet=2
+    apt-get install --yes --quiet=2 --no-install-recommends python3-venv ca-certificates >/dev/null
+fi
+rm -rf "$environment"
+python3 -m venv "$environment"
+pip=("$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile)
+if [ -n "$mirror" ]; then
+    # The wheels were built from the lock's hashes and are covered by the mirror's checksums, verified above.
+    "${pip[@]}" --no-index "$mirror"/wheels/*.whl
+else
+    "${pip[@]}" --require-hashes --requirement "$lock"
+fi
+for program in salt salt-call salt-cloud salt-cp salt-key salt-master salt-minion salt-run salt-ssh; do
+    ln -sfn "$current/bin/$program" "/usr/local/bin/$program"
+done
+ln -sfn "$environment" "$current"

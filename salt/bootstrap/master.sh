@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Turn this machine into the master of a cluster. Safe to run again.
+#
+#   master.sh [--address ADDRESS] [--network CIDR] [--mirror DIRECTORY]
+#
+#   --address   this machine's address on the cluster network (default: that of the default route)
+#   --network   the cluster network (default: the one ADDRESS is in)
+#   --mirror    a package mirror made by mirror.py, for a site without a way out
+#
+# The answers are written to /etc/qhub/pillar/cluster.sls once; later that file is what counts.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+checkout=$(cd "$here/../.." && pwd)
+site=/etc/qhub/pillar
+generated=/var/lib/qhub
+
+fail() { echo "master.sh: $*" >&2; exit 1; }
+say() { printf '== %s\n' "$*"; }
+
+address='' network='' mirror=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        --address) address=$2; shift 2 ;;
+        --network) network=$2; shift 2 ;;
+        --mirror) mirror=$2; shift 2 ;;
+        *) sed -n '2,11s/^# \?//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+    esac
+done
+[ "$(id -u)" = 0 ] || fail "run me as root"
+[ "$(ps -p 1 -o comm=)" = systemd ] || fail "this machine is not run by systemd"
+
+install -d -m 0755 /etc/qhub "$site" "$generated" "$generated/files"
+ln -sfn "$checkout" /etc/qhub/checkout
+install -d -m 0700 "$generated/pillar"
+if [ ! -e "$site/cluster.sls" ]; then
+    [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
+    [ -n "$address" ] || fail "no default route: say --address"
+    [ -n "$network" ] || network=$(ip -4 route show scope link | awk -v a="$address" '$0 ~ "src " a "( |$)" {print $1; exit}')
+    [ -n "$network" ] || fail "$address is on no network of this machine: say --network"
+    say "Writing $site/cluster.sls"
+    sed -e "s|^    address: .*|    address: $address|" -e "s|^  network: .*|  network: $network|" \
+        -e "s|^  mirror: .*|  mirror: ${mirror:-null}|" "$checkout/pillar/cluster.sls" >"$site/cluster.sls"
+fi
+
+say "Installing Salt"
+"$here/install.sh" "$here/requirements.lock" "$mirror"
+say "Generating the secrets that are missing"
+python3 "$here/secrets.py" "$generated/pillar"
+
+# The first steps run without a master; the same states keep everything so afterwards.
+solo=$(mktemp -d)
+trap 'rm -rf "$solo"' EXIT
+cat >"$solo/minion" <<YAML
+file_client: local
+id: $(/opt/qhub/salt/bin/python "$here/master_id.py" "$site/cluster.sls" "$checkout/pillar/cluster.sls")
+root_dir: /
+cachedir: $solo/cache
+pki_dir: $solo/pki
+log_file: $solo/log
+file_roots: {base: [/etc/qhub/checkout/salt, /etc/qhub/checkout/formulas, $generated/files]}
+pillar_roots: {base: [$site, /etc/qhub/checkout/pillar, $generated/pillar]}
+module_dirs: [/etc/qhub/checkout/salt]
+ext_pillar: [{qhub: {}}]
+lazy_loader_strict_matching: true
+YAML
+say "Starting Salt's master and the minion beside it"
+salt-call --config-dir "$solo" --retcode-passthrough --state-output=changes --log-level=error \
+    state.apply bootstrap.master
+
+say "Applying the master's states"
+salt-call --retcode-passthrough --state-output=changes --state-verbose=false --log-level=error state.apply
+
+say "The master is ready. To add a worker:"
+cat <<TEXT
+   1. put this key into root's authorized_keys on it, and its host key into root's known_hosts here:
+      $(cat /root/.ssh/id_ed25519.pub)
+   2. name it in $site/nodes.sls (see $checkout/pillar/nodes.sls)
+   3. salt-ssh NAME state.apply bootstrap.minion
+TEXT

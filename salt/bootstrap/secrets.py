@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Generate the secrets of a cluster that do not exist yet.
+
+    secrets.py DIRECTORY
+
+DIRECTORY becomes a pillar root that only root can read: ``secrets/master.sls`` is for the master alone,
+``secrets/nodes.sls`` for every node. A secret that exists is never changed.
+"""
+
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+
+GENERATE = {
+    "master": {},
+    # auth/slurm takes any bytes; text survives YAML.
+    "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},
+}
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    os.umask(0o077)
+    directory = Path(sys.argv[1], "secrets")
+    directory.mkdir(parents=True, exist_ok=True)
+    for audience, generators in GENERATE.items():
+        path = directory / f"{audience}.sls"
+        kept = json.loads(path.read_text())["secrets"] if path.exists() else {}
+        missing = {name: generate() for name, generate in generators.items() if name not in kept}
+        if missing or not path.exists():
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps({"secrets": kept | missing}, indent=1) + "\n")  # JSON is YAML
+            part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+# A machine that runs jobs.
+include:
+  - salt.minion
+  - base
+  - names
+  - users
+  - nfs
+  - slurm.worker
+  - node_exporter

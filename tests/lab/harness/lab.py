@@ -1,0 +1,115 @@
+"""The whole lab: up, down, and what is in it."""
+
+import shutil
+import sys
+
+from . import image, network, settings, site
+from .node import Node, machines
+from .shell import CommandFailed, run, step, wait_for
+
+COMPLETE = settings.STATE / "complete"
+
+
+def node(name):
+    """Return the machine ``name`` of the lab, running or not."""
+    binds = {path: settings.STATE / "shared" / path.strip("/").replace("/", "-") for path in site.SHARED}
+    binds[settings.MIRROR] = f"{settings.CACHE / 'mirror'}:ro"
+    options = ()
+    if name == "master":
+        binds[settings.CHECKOUT] = f"{settings.REPOSITORY}:ro"
+        options = ("--system-call-filter=open_by_handle_at",)  # for Ganesha
+    return Node(name, settings.ADDRESSES[name], binds, options)
+
+
+def boot(name):
+    """Switch a machine on."""
+    machine = node(name)
+    for path in site.SHARED:
+        (settings.STATE / "shared" / path.strip("/").replace("/", "-")).mkdir(parents=True, exist_ok=True)
+    return machine.boot()
+
+
+def up():
+    """Bring the lab up from whatever state it is in; what was left half-way is started over."""
+    if COMPLETE.exists() and {name for _, name in machines()} >= set(settings.NODES):
+        print("The lab is up already.", file=sys.stderr)
+        return
+    down()
+    settings.STATE.mkdir(parents=True, exist_ok=True)
+    image.base()
+    image.mirror()
+    network.up()
+    with step("Booting the machines"):
+        nodes = [boot(name) for name in settings.NODES]
+    master, *workers = nodes
+    site.write_all(master)
+    with step("Bootstrapping the master"):
+        watched(master, ["salt-master", "salt-minion", "slurmdbd", "slurmctld"],
+                [f"{settings.CHECKOUT}/salt/bootstrap/master.sh", "--mirror", settings.MIRROR], timeout=900)  # fmt: skip
+    for worker in workers:
+        with step(f"Adding {worker.name}"):
+            add(master, worker)
+    COMPLETE.touch()
+
+
+def add(master, worker):
+    """Add a booted worker that the pillar names: trust, one salt-ssh command, and wait until Slurm has used it."""
+    site.trust(master, worker)
+    watched(master, ["salt-master"], ["salt-ssh", worker.name, "state.apply", "bootstrap.minion"], timeout=300)
+    wait_for(f"{worker.name} is ready", lambda: ready(master, worker.name), timeout=300, interval=0.5)
+
+
+def ready(master, name):
+    """Whether Slurm has the node and would start a job on it."""
+    state = master.run(["sinfo", "-h", "-N", "-n", name, "-o", "%T"], check=False).stdout.split()
+    return bool(state) and set(state) <= {"idle", "mixed", "allocated"}
+
+
+def watched(machine, units, words, **options):
+    """Run a command on a machine; if it fails, add the journals of the units that may tell why."""
+    try:
+        return machine.run(words, **options)
+    except CommandFailed as error:
+        failed = machine.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"], check=False).stdout
+        units = {*units, *(line.split()[0] for line in failed.splitlines() if line.strip())}
+        journals = "\n".join(f"--- {unit}\n{machine.journal(unit)}" for unit in sorted(units))
+        raise CommandFailed(f"{error}\n{journals}") from None
+
+
+def down():
+    """Stop the lab and remove all that it made on this machine, but for the caches."""
+    known = {path.name for path in (settings.STATE / "nodes").glob("*")} | {name for _, name in machines()}
+    if known:
+        with step("Taking the lab down"):
+            for name in sorted(known):
+                Node(name).destroy()
+    network.down()
+    COMPLETE.unlink(missing_ok=True)
+    shutil.rmtree(settings.STATE, ignore_errors=True)
+
+
+def status():
+    """Return a line for each running machine, then what Slurm says."""
+    running = sorted(name for _, name in machines())
+    lines = [f"{name:8} {settings.ADDRESSES.get(name, '')}" for name in running]
+    if "master" in running:
+        lines.append(node("master").run(["sinfo"], check=False).stdout)
+    return "\n".join(lines) or "The lab is down."
+
+
+def summary():
+    """Return one screen: what there is, how to use it, how to end it."""
+    sinfo = run(node("master").command(["sinfo", "-o", "%12P %5a %11l %5D %6t %N"])).stdout
+    return f"""
+The lab is up.
+
+{sinfo}
+  master   {settings.ADDRESSES["master"]}   reachable from this machine only; QHUB_LAB_PUBLISH=1 make lab opens its front door
+
+  a shell on a machine      make lab-shell NODE=master
+  a job as a user           make lab-shell NODE=master CMD='runuser -u ada -- srun hostname'
+  the pillar                /etc/qhub/pillar on the master; apply it with
+                            make lab-shell NODE=master CMD='salt-run state.orchestrate orch.apply'
+  what runs                 make lab-status
+  stop it                   make lab-down
+"""
