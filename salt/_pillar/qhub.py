@@ -19,6 +19,8 @@ import yaml
 
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
+#: What :func:`ext_pillar` adds.
+ADDED = ("roles", "members")
 #: Where Slurm's own entries are used without being declared.
 BUILT_IN_ACCOUNTS, BUILT_IN_QOS = {"root"}, {"normal"}
 ID_RANGE = {"min": 10000, "max": 60000}
@@ -43,27 +45,33 @@ def ext_pillar(minion_id, pillar):
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
     Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``), the minion's
-    ``roles``, and for the master's own id ``{"members": {id: {"address", "roles", "features", "weight"}}}``: the master, and every
-    node of the pillar whose minion key is accepted. ``{}`` for an id that is not listed. Raises
+    ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
+    and every node of the pillar whose minion key is accepted. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
     """
-    files = __pillar__  # without what a command line, or a minion that asks, put on top
-    if not files:
-        return {}  # an id that is not listed got nothing
-    roots = [Path(root) for root in __opts__["file_roots"]["base"]]
-    schema = load_schema(roots)
-    known = schema["properties"]
-    # Not the site's: arguments of one run (an orchestration's pillar='{node: w2}'), and what this function added
-    # when a minion without a master (salt-call --local) compiled its pillar before.
-    checked = {key: value for key, value in pillar.items() if key in known or key in files and key != "members"}
-    found = problems(checked, schema)
+    cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
+    master = cluster["master"]["id"]
+    if minion_id != master and minion_id not in nodes:
+        return {}
+    schema = load_schema([Path(root) for root in __opts__["file_roots"]["base"]])
+    # salt-call --local compiles over what it compiled before: what is added here is in ``pillar`` then.
+    found = problems({key: value for key, value in pillar.items() if key not in ADDED}, schema)
     if found:
         raise PillarError(message(found))
-    added = left_out(files, schema)
-    added["roles"] = roles(files, minion_id)
-    if minion_id == files["cluster"]["master"]["id"]:
-        added["members"] = members(files, accepted_keys(__opts__["pki_dir"]))
+    added = left_out(pillar, schema)
+    added["roles"] = roles(pillar, minion_id)
+    if minion_id == master:
+        added["members"] = members(pillar, accepted_keys(__opts__["pki_dir"]))
     return added
+
+
+def site_file(name):
+    """
+    Return one pillar file as ``top.sls`` imports it. Who is who is not taken from ``pillar``: a minion that
+    asks for its pillar may add to that.
+    """
+    paths = (Path(root) / f"{name}.sls" for root in __opts__["pillar_roots"]["base"])
+    return __salt__["slsutil.renderer"](str(next(path for path in paths if path.is_file())))
 
 
 def left_out(pillar, schema):
@@ -276,7 +284,7 @@ def schema_problems(error, schema):
         yield problem(path, error.instance, "each only once")
     elif kind == "minProperties":
         yield problem(path, error.instance, "at least one")
-    elif rule["type"] == "object":
+    elif rule.get("type") == "object":
         yield problem(path, error.instance, "a mapping ({} for none)")
     else:
         yield problem(path, error.instance, rule["description"])

@@ -1,0 +1,316 @@
+"""The pillar: who gets what, and every kind of mistake is refused with a message that helps."""
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("pillar_qhub", ROOT / "salt/_pillar/qhub.py")
+qhub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(qhub)
+
+NODES = {
+    "nodes": {
+        "w1": {"address": "10.0.0.11", "features": ["cpu"]},
+        "w2": {"address": "10.0.0.12", "features": ["cpu", "gpu"], "weight": 10},
+    }
+}
+PARTITIONS = {"partitions": {"debug": {"default": True}, "gpu": {"features": ["gpu"]}}}
+USERS = {
+    "groups": {"physics": {"gid": 20000}},
+    "accounts": {"science": {}, "physics": {"parent": "science", "qos": ["normal", "long"]}},
+    "qos": {"long": {}},
+    "users": {
+        "ada": {"uid": 20001, "groups": ["physics"], "accounts": ["physics"]},
+        "bob": {
+            "uid": 20002,
+            "accounts": {"physics": {"max_jobs": 3, "partitions": {"gpu": {"max_jobs": 1}}}},
+        },
+    },
+}
+
+
+def cluster(**changes):
+    """Return a ``cluster.sls``."""
+    master = {"id": "master", "address": "10.0.0.10"}
+    return {"cluster": {"master": master, "network": "10.0.0.0/24", **changes}}
+
+
+def changed(base, path, value):
+    """Return ``base`` with ``value`` at a dotted path."""
+    first, _, rest = path.partition(".")
+    return {**base, first: changed(base.get(first, {}), rest, value) if rest else value}
+
+
+# Who gets what
+
+
+def test_defaults_are_a_valid_pillar(site):
+    pillar = site.pillar()
+    assert "_errors" not in pillar
+    assert pillar["members"] == {
+        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1}
+    }
+
+
+def test_each_id_gets_its_own_files(site):
+    site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
+    master, worker = site.pillar(), site.pillar("w1")
+    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "members"}
+    assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
+    assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
+    assert set(worker["secrets"]) == {"slurm_key"}
+    assert site.pillar("stranger") == {}
+
+
+@pytest.mark.parametrize("stranger", ["*", "w*", "w1,w2", "w1 or *", "master_master", "evil"])
+def test_an_unlisted_id_gets_nothing(site, stranger):
+    site.write(nodes=NODES)
+    assert site.pillar(stranger) == {}
+
+
+def test_what_a_minion_says_of_itself_counts_for_nothing(site):
+    site.write(nodes=NODES, users=USERS)
+    honest = site.pillar("w1")
+    assert site.pillar("w1", grains={"roles": ["master"], "host": "master", "fqdn": "master"}) == honest
+    claim = {"cluster": {"master": {"id": "w1"}}, "nodes": {"evil": {"address": "10.0.0.66"}}}
+    assert {"users", "members"}.isdisjoint(site.pillar("w1", override=claim))
+    claim["cluster"]["master"]["id"] = "evil"
+    assert site.pillar("evil", override=claim) == claim
+
+
+def test_a_site_file_shadows_the_default_for_the_top_file_too(site):
+    site.write(cluster=cluster(master={"id": "head", "address": "10.0.0.1"}))
+    assert site.pillar("master") == {}
+    assert site.pillar("head")["cluster"] == {
+        "name": "qhub",
+        "domain": "cluster.internal",
+        "dns_servers": [],
+        "master": {"id": "head", "address": "10.0.0.1"},
+        "network": "10.0.0.0/24",
+    }
+
+
+def test_members_are_the_listed_nodes_with_an_accepted_key(site):
+    site.write(nodes=NODES)
+    site.accept("w2", "stranger")
+    assert site.pillar()["members"] == {
+        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1},
+        "w2": {"address": "10.0.0.12", "roles": ["worker"], "features": ["cpu", "gpu"], "weight": 10},
+    }
+
+
+def test_a_master_can_be_a_worker_too(site):
+    site.write(nodes={"nodes": {"master": {"address": "10.0.0.10", "features": ["cpu"]}}})
+    assert site.pillar()["members"] == {
+        "master": {"address": "10.0.0.10", "roles": ["master", "worker"], "features": ["cpu"], "weight": 1}
+    }
+
+
+def test_an_orchestration_about_a_node_takes_its_name(site):
+    pillar = site.pillar(override={"node": "w2"})
+    assert pillar["node"] == "w2"
+    assert "_errors" not in pillar
+    assert "node: '*' is not allowed: a host name" in "".join(site.pillar(override={"node": "*"})["_errors"])
+
+
+def test_a_file_may_be_a_template(site):
+    site.write(
+        nodes="nodes: {% for n in range(11, 31) %}\n  w{{ n }}: {address: 10.0.0.{{ n }}} {% endfor %}"
+    )
+    assert site.refusal() == site.refusal("w30") == ""
+    assert len(site.pillar("w30")["nodes"]) == 20
+    assert site.pillar("w31") == {}
+
+
+# What is refused
+
+REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"), REFUSED, ids=[f"{path}={value}" for path, value, _ in REFUSED]
+)
+def test_refused(site, path, value, line):
+    files = {"cluster": cluster(), "nodes": NODES, "partitions": PARTITIONS, "users": USERS}
+    section = path.split(".")[0]
+    file = {"nodes": "nodes", "partitions": "partitions", "cluster": "cluster"}.get(section, "users")
+    files[file] = changed(files[file], path, value)
+    site.write(**files)
+    refusal = site.refusal()
+    assert refusal.startswith("Failed to load ext_pillar qhub: the pillar has ")
+    assert line in refusal
+
+
+def test_the_same_pillar_without_a_mistake_is_accepted(site):
+    site.write(cluster=cluster(), nodes=NODES, partitions=PARTITIONS, users=USERS)
+    assert site.refusal() == site.refusal("w1") == ""
+
+
+def test_one_message_names_every_problem(site):
+    users = changed(changed(USERS, "users.ada.acounts", []), "users.bob.uid", 20001)
+    site.write(nodes=changed(NODES, "nodes.w1.weight", 0), partitions=PARTITIONS, users=users)
+    refusal = site.refusal()
+    assert "the pillar has 3 problems; nothing was changed" in refusal
+    assert refusal.count("\n  - ") == 3
+
+
+def test_a_worker_is_refused_for_what_it_gets_only(site):
+    site.write(nodes=NODES, users=changed(USERS, "users.ada.uid", 1))
+    assert site.refusal() != ""
+    assert site.refusal("w1") == ""
+    site.write(nodes=changed(NODES, "nodes.w2.weight", 0))
+    assert "nodes.w2.weight: 0 is not allowed" in site.refusal("w1")
+
+
+def test_ids_may_have_another_range(site):
+    site.write(cluster=cluster(ids={"min": 1000}), nodes=NODES, partitions=PARTITIONS)
+    site.write(users=changed(USERS, "users.ada.uid", 1000))
+    assert site.refusal() == ""
+
+
+def test_a_key_that_is_not_text_is_refused(site):
+    site.write(users="users: {1: {uid: 20001}}")
+    assert "users.1: 1 is not allowed: a key in quotes" in site.refusal()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"users": "secrets: {slurm_key: [sesame]}\nsecretz: {slurm_key: sesame}"},
+        {"users": "secrets: sesame"},
+        {"users": "users: {ada: {uid: 20001, password: sesame}}"},
+        {"users": 'users: {ada: {uid: 20001, ssh_keys: ["-----BEGIN OPENSSH PRIVATE KEY----- sesame"]}}'},
+        {"cluster": {**cluster(), "slurm_key": "sesame"}},
+    ],
+)
+def test_no_secret_is_in_a_message(site, files):
+    site.write(**files)
+    refusal = site.refusal()
+    assert refusal == "" or "the pillar has" in refusal or "Unable to merge" in refusal
+    assert "sesame" not in refusal
+
+
+# Settings of formulas follow from their defaults
+
+DEFAULTS = {
+    "default": {
+        "port": 22,
+        "rate": 0.5,
+        "on": True,
+        "name": "x",
+        "any": None,
+        "list": [],
+        "free": {},
+        "in": {"a": 1},
+    },
+    "RedHat": {"in": {"b": "x"}},
+    "free_form": ["in"],
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {
+                "port": 23,
+                "rate": 2,
+                "on": False,
+                "name": "y",
+                "any": 3,
+                "list": [1],
+                "free": {"x": [1]},
+                "in": {"c": 1},
+            },
+            "",
+        ),
+        ({"port": None, "any": "text", "in": {"a": None}}, ""),
+        (
+            {"prot": 1},
+            "web.prot: unknown key: did you mean 'port'? one of any, free, in, list, name, on, port, rate",
+        ),
+        ({"port": "22"}, "web.port: '22' is not allowed: a whole number"),
+        ({"on": "yes"}, "web.on: 'yes' is not allowed: true or false"),
+        ({"name": 5}, "web.name: 5 is not allowed: text (in quotes if it looks like a number)"),
+        ({"list": "x"}, "web.list: 'x' is not allowed: a list"),
+        ({"free": []}, "web.free: a list is not allowed: a mapping ({} for none)"),
+        ({"any": []}, "web.any: a list is not allowed: a single value"),
+        ([], "web: a list is not allowed: a mapping ({} for none)"),
+    ],
+)
+def test_settings_of_a_formula(settings, line):
+    schema = {"type": "object", "properties": {"web": qhub.formula_schema(DEFAULTS)}}
+    assert qhub.problems({"web": settings}, schema) == ([line] if line else [])
+
+
+def test_families_and_nesting_of_a_formulas_defaults():
+    schema = {"type": "object", "properties": {"web": qhub.formula_schema({**DEFAULTS, "free_form": []})}}
+    assert qhub.problems({"web": {"in": {"a": 2, "b": "y"}}}, schema) == []
+    assert qhub.problems({"web": {"in": {"c": 2}}}, schema) == ["web.in.c: unknown key: one of a, b"]
+
+
+def test_every_formulas_defaults_are_settings():
+    for path in sorted((ROOT / "formulas").glob("*/defaults.yaml")):
+        defaults = yaml.safe_load(path.read_text())
+        schema = {"type": "object", "properties": {"formula": qhub.formula_schema(defaults)}}
+        assert qhub.problems({"formula": defaults["default"]}, schema) == [], path
+
+
+# Messages say everything: each rule a description
+
+
+def test_every_rule_of_the_schema_says_what_is_allowed():
+    def rules(rule, path):
+        if rule.get("type") != "object":
+            assert rule.get("description"), f"{path}: a description is missing"
+        for name, inner in rule.get("properties", {}).items():
+            rules(inner, f"{path}.{name}")
+        for key in ("items", "additionalProperties", "propertyNames"):
+            if isinstance(rule.get(key), dict):
+                rules(rule[key], f"{path}.{key}")
+
+    for name, rule in qhub.load_schema([ROOT / "salt"])["properties"].items():
+        rules(rule, name)
+
+
+def test_ten_thousand_users_are_checked_in_a_second():
+    schema = qhub.load_schema([ROOT / "salt", ROOT / "formulas"])
+    user = {"full_name": "A Person", "groups": ["physics"], "accounts": ["physics"], "max_jobs": 3}
+    users = {f"u{n}": {**user, "uid": 20100 + n} for n in range(10000)}
+    pillar = {**cluster(), **NODES, **PARTITIONS, **USERS, "users": users}
+    start = time.process_time()
+    assert qhub.problems(pillar, schema) == []
+    assert time.process_time() - start < 1
+
+
+# As an administrator meets it
+
+
+def test_state_apply_is_refused_before_anything_is_touched(site, options, tmp_path):
+    states = tmp_path / "states"
+    states.mkdir()
+    (states / "touched.sls").write_text(yaml.safe_dump({str(tmp_path / "touched"): {"file.touch": []}}))
+    opts = options("minion", tmp_path / "minion", site.directory)
+    config = tmp_path / "minion/minion"
+    settings = yaml.safe_load(config.read_text())
+    settings["file_roots"]["base"].append(str(states))
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-c", "import salt.scripts; salt.scripts.salt_call()", "--local"]
+    command += ["--config-dir", str(config.parent), "--retcode-passthrough", "state.apply", "touched"]
+    site.write(users="users: {ada: {uid: 1}}")
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert refused.returncode != 0
+    assert "users.ada.uid: 1 is not allowed: 10000 to 60000 (cluster.ids)" in refused.stdout
+    assert opts["id"] == "master"
+    assert not (tmp_path / "touched").exists()
+    site.write(users="users: {ada: {uid: 20001}}")
+    applied = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert applied.returncode == 0, applied.stdout + applied.stderr
+    assert (tmp_path / "touched").exists()
