@@ -384,7 +384,8 @@ def partition_problems(parts):
             continue  # a worker's pillar has no accounts
         yield from unknown((*path, "accounts"), partition.get("accounts"), parts.names("accounts"))
         yield from unknown((*path, "groups"), partition.get("groups"), parts.names("groups"))
-        yield from unknown((*path, "qos"), partition.get("qos"), parts.names("qos") | BUILT_IN_QOS)
+        for key in ("qos", "allow_qos"):
+            yield from unknown((*path, key), partition.get(key), parts.names("qos") | BUILT_IN_QOS)
 
 
 def id_problems(parts):
@@ -413,6 +414,7 @@ def account_problems(parts):
         path = ("accounts", name)
         yield from unknown((*path, "parent"), account.get("parent"), known)
         yield from qos_problems(path, account, qos)
+        yield from qos_problems((*path, "user_defaults"), account.get("user_defaults", {}), qos)
         trail, above = [name], account.get("parent")
         while above in accounts and above not in trail:
             trail.append(above)
@@ -425,9 +427,12 @@ def account_problems(parts):
 
 def qos_problems(path, association, qos):
     """An association's QOS: exist, and the default is among them."""
-    own = association.get("qos")
-    yield from unknown((*path, "qos"), own, qos)
-    yield from unknown((*path, "default_qos"), association.get("default_qos"), set(own or qos))
+    own = association.get("qos") or []
+    relative = any(name.startswith(("+", "-")) for name in own)
+    signed = {sign + name for sign in "+-" for name in qos}
+    yield from unknown((*path, "qos"), own, signed if relative else qos)
+    default = association.get("default_qos")
+    yield from unknown((*path, "default_qos"), default, set(own) if own and not relative else qos)
 
 
 def user_problems(parts):
@@ -452,7 +457,7 @@ def user_problems(parts):
                         yield from unknown(where, step[-1], partitions)
         yield from unknown((*path, "default_account"), user.get("default_account"), set(own))
         if "wckeys" in user:
-            yield from unknown((*path, "default_wckey"), user.get("default_wckey"), set(user["wckeys"]))
+            yield from unknown((*path, "default_wckey"), user.get("default_wckey"), set(user["wckeys"] or []))
 
 
 def partition_limits(limits):

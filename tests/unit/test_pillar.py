@@ -280,6 +280,28 @@ def test_every_rule_of_the_schema_says_what_is_allowed():
         rules(rule, name)
 
 
+def table(name):
+    """Return the keys of a table of the module that writes to Slurm."""
+    spec = importlib.util.spec_from_file_location("slurm_account_tables", ROOT / "_modules/slurm_account.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return set(getattr(module, name))
+
+
+def test_slurm_keys_are_those_that_slurm_account_writes():
+    sections = qhub.load_schema([ROOT / "salt"])["properties"]
+
+    def keys(section):
+        return set(sections[section]["additionalProperties"]["properties"])
+
+    person = {"uid", "full_name", "email", "shell", "groups", "ssh_keys", "accounts"}
+    assert keys("users") == person | table("USER") | table("ASSOCIATION")
+    assert keys("accounts") == table("ACCOUNT") | {"user_defaults"}
+    assert keys("qos") == table("QOS")
+    account = sections["users"]["additionalProperties"]["properties"]["accounts"]["additionalProperties"]
+    assert set(account["properties"]) == table("ASSOCIATION") | {"partitions"}
+
+
 def test_ten_thousand_users_are_checked_in_a_second():
     schema = qhub.load_schema([ROOT / "salt", ROOT / "formulas"])
     user = {"full_name": "A Person", "groups": ["physics"], "accounts": ["physics"], "max_jobs": 3}
