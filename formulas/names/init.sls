@@ -1,6 +1,11 @@
 # Ask the cluster's name server.
 {% from "names/map.jinja" import names %}
 {% set cluster = pillar.cluster %}
+{% if "master" in pillar.roles %}
+
+include:
+  - names.server
+{% endif %}
 
 {% if names.manage_resolv_conf %}
 Name servers from before are kept:

@@ -1,4 +1,8 @@
 # Who may use how much: pillar/users.sls in Slurm's accounting database.
+include:
+  - slurm.controller
+  - users
+
 Accounts, associations and QOS are as declared:
   slurm_account.managed:
     - name: {{ pillar.cluster.name }}

@@ -8,6 +8,7 @@
 
 include:
   - slurm.common
+  - slurm.database
 
 Slurm controller is installed:
   pkg.installed:

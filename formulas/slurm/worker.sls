@@ -1,5 +1,6 @@
 # slurmd, on a machine that runs jobs.
 {% from "slurm/map.jinja" import slurm %}
+{% from "names/map.jinja" import names %}
 {% set node = pillar.nodes[grains.id] %}
 {% set conf = ["Weight=" ~ node.get("weight", 1)] %}
 {% if node.get("features") %}{% do conf.append("Feature=" ~ node.features | join(",")) %}{% endif %}
@@ -7,6 +8,7 @@
 
 include:
   - slurm.common
+  - names
 
 slurmd is configured:
   file.managed:
@@ -56,7 +58,9 @@ slurmd is running:
     - require:
       - pkg: slurmd is installed
       - file: slurmd comes back by itself
+{% if names.manage_resolv_conf %}
       - file: Name server is asked
+{% endif %}
     - watch:
       - file: slurmd is configured
       - file: Slurm's key is in place

@@ -1,6 +1,9 @@
 # On the master, where the homes are: each user has one, private, made once and never taken away.
 {% from "users/map.jinja" import users %}
 
+include:
+  - users
+
 Program that makes homes is installed:
   file.managed:
     - name: /usr/local/sbin/qhub-homes

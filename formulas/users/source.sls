@@ -1,6 +1,9 @@
 # On the master: the files that every node gets. Workers never see the users' pillar.
 {% from "users/map.jinja" import users %}
 
+include:
+  - users
+
 {% for name in ("passwd", "group") %}
 List of {{ name }} entries is rendered:
   file.managed:
