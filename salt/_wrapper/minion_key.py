@@ -8,7 +8,7 @@ are rendered.
 import os
 from pathlib import Path
 
-from salt.crypt import gen_keys
+from salt.crypt import write_keys
 
 
 def preseed(minion_id):
@@ -27,7 +27,7 @@ def preseed(minion_id):
     private, public = (pki / "preseeded" / f"{minion_id}.{suffix}" for suffix in ("pem", "pub"))
     if not private.exists():
         private.parent.mkdir(mode=0o700, exist_ok=True)
-        gen_keys(str(private.parent), minion_id, __opts__["keysize"])
+        write_keys(str(private.parent), minion_id, __opts__["keysize"])
     accepted = pki / "minions" / minion_id
     if not accepted.exists() or accepted.read_text() != public.read_text():
         part = accepted.parent / f".{minion_id}"
