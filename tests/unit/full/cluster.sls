@@ -1,0 +1,39 @@
+# A site that uses every section of the pillar, and settings of every kind.
+cluster:
+  name: grace
+  domain: hpc.example.org
+  master: {id: head, address: 10.20.0.1}
+  network: 10.20.0.0/16
+  dns_servers: [10.20.0.2, 10.20.0.3]
+  ids: {min: 2000, max: 100000}
+artifacts:
+  mirror: /srv/mirror
+site:
+  anything: {the: [site, wants]}
+
+base:
+  packages: [less, vim-tiny]
+  chrony: {servers: [10.20.0.2]}
+  trusted_cas: {site: "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n"}
+names:
+  manage_resolv_conf: false
+mariadb:
+  config: {innodb_buffer_pool_size: 2G, skip-networking: null}
+nfs:
+  exports:
+    scratch: {id: 3, path: /srv/scratch, mount: /scratch, access: rw, mode: '1777'}
+    shared: null
+  server: {implementation: ganesha}
+  client: {give_up_after: null, nconnect: 4}
+node_exporter:
+  options: {collector.systemd: null, collector.slabinfo: true}
+salt:
+  worker_threads: 8
+  master_options: {job_cache: true}
+slurm:
+  config: {SlurmctldTimeout: 300, MpiDefault: null, DebugFlags: [Backfill, Gres], JobSubmitPlugins: lua}
+  cgroup: {ConstrainSwapSpace: null}
+  database: {config: {PurgeJobAfter: 36months}}
+  gpu_autodetect: nvml
+  prolog: {10-scratch: "#!/bin/sh\nmkdir -p /scratch/$SLURM_JOB_ID\n"}
+  epilog: {10-scratch: "#!/bin/sh\nrm -rf /scratch/$SLURM_JOB_ID\n"}

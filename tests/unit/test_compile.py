@@ -1,0 +1,251 @@
+"""Every SLS, for every role, with the smallest and the fullest pillar: it compiles and keeps our rules."""
+
+import contextlib
+import copy
+import functools
+import inspect
+import re
+import shutil
+
+import pytest
+import salt.loader
+import salt.state
+import salt.utils.templates
+import yaml
+
+from tests.unit.conftest import HERE, ROOT
+
+FOLDERS = (ROOT / "salt", ROOT / "formulas")
+#: role -> the id of the minion that has it, by pillar
+ROLES = {
+    "master": {"minimal": "master", "full": "head"},
+    "worker": {"minimal": "w1", "full": "w2"},
+    "both": {"minimal": "master", "full": "head"},
+}
+GRAINS = {"master": ["master"], "worker": ["worker"], "both": ["master", "worker"]}
+KEYWORDS = {
+    *salt.state.STATE_INTERNAL_KEYWORDS,
+    *salt.state.STATE_RUNTIME_KEYWORDS,
+    *salt.state.STATE_REQUISITE_KEYWORDS,
+    *salt.state.STATE_REQUISITE_IN_KEYWORDS,
+}
+GUARDS = {"unless", "onlyif", "creates", "stateful", "onchanges", "onchanges_any"}
+
+
+def sls_names():
+    """Return the name of every SLS: what Salt calls ``formulas/slurm/init.sls`` is ``slurm``."""
+    paths = (path.relative_to(folder) for folder in FOLDERS for path in folder.rglob("*.sls"))
+    names = (".".join(path.with_suffix("").parts) for path in paths)
+    return sorted(name.removesuffix(".init") for name in names if name not in ("top", "roles.refused"))
+
+
+def included(name):
+    """Return ``name`` and all SLS that its file names in a plain ``include``."""
+    found = {name}
+    path = ROOT / "salt" / f"{name.replace('.', '/')}.sls"
+    for inner in yaml.safe_load(path.read_text())["include"]:
+        found.add(inner)
+    return found
+
+
+def cases():
+    """Return ``[(role, sls)]``: each role with what it includes; what no role does, with its own or all."""
+    by_role = {role: included(f"roles.{role}") for role in ("master", "worker")}
+    by_role["both"] = by_role["master"] | by_role["worker"]
+
+    def applies(role, name):
+        if name in by_role["both"]:
+            return name in by_role[role]
+        return role == "master" or not (name.startswith("orch.") or name == "bootstrap.master")
+
+    return [(role, name) for name in sls_names() for role in ROLES if applies(role, name)]
+
+
+@pytest.fixture(scope="module")
+def compilers(options, tmp_path_factory):
+    """Return a function ``(role, size, claim=None)`` -> an open HighState of that minion, made once."""
+    base = tmp_path_factory.mktemp("compile")
+    # A wrapper of salt-ssh is called by the states that salt-ssh applies.
+    shutil.copytree(ROOT / "salt/_wrapper", base / "wrappers/_modules")
+    pki = base / "salt/etc/salt/pki/minion"
+    (pki / "minions").mkdir(parents=True)
+    (pki / "master.pub").write_text("the master's key")
+    grains = {}
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def compiler(role, size, claim=None):
+            site = base / f"{role}-{size}-{claim}"
+            site.mkdir()
+            if size == "full":
+                shutil.copytree(HERE / "full", site, dirs_exist_ok=True)
+            nodes = yaml.safe_load((site / "nodes.sls").read_text())["nodes"] if size == "full" else {}
+            if role == "both":
+                address = {"minimal": "10.0.0.10", "full": "10.20.0.1"}[size]
+                nodes[ROLES[role][size]] = {"address": address}
+            elif size == "minimal" and role == "worker":
+                nodes["w1"] = {"address": "10.0.0.11"}
+            (site / "nodes.sls").write_text(yaml.safe_dump({"nodes": nodes}))
+            opts = options("minion", base / "salt", site)
+            opts["module_dirs"] = [*opts["module_dirs"], str(base / "wrappers")]
+            grains.update(grains or salt.loader.grains(opts))
+            opts["id"] = ROLES[role][size]
+            opts["grains"] = {
+                **copy.deepcopy(grains),
+                "id": opts["id"],
+                "roles": GRAINS[claim or role],
+                "os_family": "Debian",
+            }
+            return stack.enter_context(salt.state.HighState(opts))
+
+        yield compiler
+
+
+def compiled(highstate, name):
+    """Return the low data of one SLS and a list of everything that is wrong with it."""
+    state = highstate.state
+    highstate.building_highstate = {}  # what was rendered before
+    assert "_errors" not in state.opts["pillar"], state.opts["pillar"]["_errors"]
+    high, errors = highstate.render_highstate({"base": [name]})
+    high, found = state.reconcile_extend(high)
+    errors += found + state.verify_high(high)
+    high, found = state.requisite_in(high)
+    chunks, more = state.compile_high_data(high)
+    errors += found + more
+    for chunk in chunks:
+        function = f"{chunk['state']}.{chunk['fun']}"
+        if function not in state.states:
+            errors.append(f"{chunk['__id__']}: no state function {function}")
+            continue
+        parameters = inspect.signature(state.states[function]).parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            taken = KEYWORDS | set(parameters)
+            unknown = [key for key in chunk if key not in taken and not key.startswith("__")]
+            errors += [f"{chunk['__id__']}: {function} takes no {key}" for key in unknown]
+    chunks, found = state.order_chunks(chunks)
+    return chunks, errors + found
+
+
+def every(chunks, state, *functions):
+    """Yield the chunks of some functions of a state module."""
+    yield from (chunk for chunk in chunks if chunk["state"] == state and chunk["fun"] in functions)
+
+
+def rule_breakers(chunks, secrets):
+    """Yield what in low data is against the house rules."""
+    for chunk in every(chunks, "cmd", "run", "script", "wait", "call"):
+        if GUARDS.isdisjoint(chunk):
+            yield f"{chunk['__id__']}: cmd.{chunk['fun']} without {', '.join(sorted(GUARDS))}"
+    for chunk in chunks:
+        text = repr({key: value for key, value in chunk.items() if not key.startswith("__")})
+        secret = any(value in text for value in secrets) or "secrets:" in str(chunk.get("contents_pillar"))
+        if secret and chunk["state"] == "file" and chunk.get("show_changes") is not False:
+            yield f"{chunk['__id__']}: a secret without show_changes: false"
+        if secret and chunk["state"] == "cmd":
+            yield f"{chunk['__id__']}: a secret in a command line"
+        for key in ("verify", "verify_ssl", "gpgcheck"):
+            if chunk.get(key) is False:
+                yield f"{chunk['__id__']}: {key}: false"
+        if chunk.get("skip_verify"):
+            yield f"{chunk['__id__']}: skip_verify"
+
+
+def templates(highstate, chunks):
+    """Render every file that states manage, as they would; yield what goes wrong."""
+    state = highstate.state
+    for chunk in every(chunks, "file", "managed", "blockreplace", "append"):
+        source = str(chunk.get("source"))
+        if not source.startswith("salt://") or source.startswith("salt://generated/"):
+            continue  # the latter are made on the master, by a state
+        path = state.functions["cp.cache_file"](source)
+        if not path:
+            yield f"{chunk['__id__']}: there is no {source}"
+        elif chunk.get("template") == "jinja":
+            rendered = salt.utils.templates.JINJA(
+                path,
+                to_str=True,
+                context={**chunk.get("defaults", {}), **chunk.get("context", {})},
+                opts=state.opts,
+                salt=state.functions,
+                pillar=state.opts["pillar"],
+                grains=state.opts["grains"],
+                saltenv="base",
+            )
+            if not rendered["result"]:
+                yield f"{chunk['__id__']}: {source}: {rendered['data']}"
+
+
+@pytest.mark.parametrize("size", ["minimal", "full"])
+@pytest.mark.parametrize(("role", "name"), cases())
+def test_compiles(compilers, role, size, name):
+    highstate = compilers(role, size)
+    chunks, errors = compiled(highstate, name)
+    secrets = {str(value) for value in highstate.state.opts["pillar"].get("secrets", {}).values()}
+    errors += [*rule_breakers(chunks, secrets), *templates(highstate, chunks)]
+    assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize("size", ["minimal", "full"])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_minion_gets_the_states_of_its_roles(compilers, role, size):
+    highstate = compilers(role, size)
+    top = highstate.get_top()
+    assert highstate.verify_tops(top) == []
+    assert highstate.top_matches(top) == {"base": [f"roles.{each}" for each in GRAINS[role]]}
+
+
+def test_a_minion_that_claims_another_role_is_refused(compilers):
+    liar = compilers("worker", "minimal", "master")
+    matches = liar.top_matches(liar.get_top())
+    assert matches == {"base": ["roles.refused"]}
+    _, errors = liar.render_highstate(matches)
+    assert "w1 claims the roles ['master'], but the pillar gives it ['worker']" in errors[0]
+    assert "users" not in liar.state.opts["pillar"]
+
+
+# The shape of a formula
+
+FORMULAS = sorted(path for path in (ROOT / "formulas").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("formula", FORMULAS, ids=lambda path: path.name)
+def test_a_formula_has_the_house_shape(formula):
+    name = formula.name
+    variable = "salt_settings" if name == "salt" else name  # salt is Salt's own
+    assert (formula / "map.jinja").read_text().splitlines() == [
+        f'{{% import_yaml "{name}/defaults.yaml" as defaults %}}',
+        f'{{% set {variable} = salt["grains.filter_by"](defaults, base="default",'
+        f' merge=pillar.get("{name}")) %}}',
+    ]
+    for path in (formula / "defaults.yaml", *formula.glob("*.sls")):
+        start = "\n".join(path.read_text().split("\n")[:8])
+        assert re.search(r"^(#|\{#) ?\w", start, re.MULTILINE), f"{path} does not say what it is for"
+
+
+def sources():
+    """Yield every text file of the product."""
+    for folder in (*FOLDERS, ROOT / "_modules", ROOT / "_states", ROOT / "pillar"):
+        for path in sorted(folder.rglob("*")):
+            if (
+                path.is_file()
+                and "__pycache__" not in path.parts
+                and path.suffix not in (".lock", ".gz", ".pyc")
+            ):
+                yield path
+
+
+UNSAFE = re.compile(
+    r"verify\s*=\s*False|verify_ssl:\s*false|InsecureRequestWarning|--no-check-certificate|--insecure\b|curl\b.*\s-k\b"
+    r"|StrictHostKeyChecking[ =]no|auto_accept:\s*true|open_mode:\s*true|shell=True|python_shell=True",
+    re.IGNORECASE,
+)
+
+
+def test_nothing_goes_unchecked():
+    found = [
+        f"{path}:{n}"
+        for path in sources()
+        for n, line in enumerate(path.read_text().split("\n"), 1)
+        if UNSAFE.search(line)
+    ]
+    assert found == []
