@@ -20,11 +20,15 @@
 include:
   - nfs.masked
 
-{% for other in ["kernel", "ganesha"] if other != server.implementation %}
+{% for other in ["kernel", "ganesha"] if other != server.implementation and salt["service.available"](server[other].service) %}
 The {{ other }} NFS server is off:
   service.dead:
     - name: {{ server[other].service }}
     - enable: false
+    {% if server.implementation %}
+    - require_in:
+      - service: NFS server is running
+    {% endif %}
 {% endfor %}
 
 {% if server.implementation %}
@@ -49,7 +53,6 @@ NFS server is installed:
     - pkgs: {{ chosen.packages | json }}
     - require:
       - sls: nfs.masked
-      - service: The {{ "ganesha" if kernel else "kernel" }} NFS server is off
 
 NFS server is configured:
   file.managed:
@@ -89,4 +92,12 @@ NFS server is running:
       - cmd: NFS server answers to the members
     - watch:
       - file: NFS server is configured
+
+# Ganesha's unit counts as started even if the server ends right away.
+NFS server listens:
+  cmd.run:
+    - name: until ss --no-header --listening --tcp --numeric 'sport = :2049' | grep -q .; do sleep 0.2; done
+    - timeout: 20
+    - onchanges:
+      - service: NFS server is running
 {% endif %}
