@@ -1,7 +1,9 @@
 # slurmctld, the controller.
 {% from "slurm/map.jinja" import slurm %}
 {% set master = pillar.cluster.master %}
-{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.id, AccountingStoragePort=slurm.database.config.DbdPort, SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
+{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.id,
+                     AccountingStoragePort=slurm.database.config.DbdPort,
+                     SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
 {% if slurm.gpu_autodetect %}
 {% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
 {% endif %}
