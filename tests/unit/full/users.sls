@@ -63,4 +63,14 @@ users:
     max_jobs: 20
   bob:
     uid: 20002
-    accounts: {physics: {fairshare: 5, partitions: {GPU: {max_wall: "1-00:00:00"}}}, chemistry: null}
+    accounts: {physics: {fairshare: 5, any_partition: true, partitions: {GPU: {max_wall: "1-00:00:00"}}}, chemistry: null}
+
+slurm_accounting:
+  defaults: {max_submit_jobs: 1000}
+  purge: owned
+  purge_limit: {count: 10, share: 0.1}
+  force: false
+  running_jobs: block
+  timeout: 600
+  resources:
+    matlab@licences: {count: 50, allowed: 100, server_type: flexlm, description: matlab}
