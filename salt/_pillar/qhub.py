@@ -317,6 +317,7 @@ def cross_problems(parts):
     yield from id_problems(parts)
     yield from account_problems(parts)
     yield from user_problems(parts)
+    yield from accounting_problems(parts)
 
 
 def unknown(path, values, names):
@@ -458,6 +459,19 @@ def user_problems(parts):
         yield from unknown((*path, "default_account"), user.get("default_account"), set(own))
         if "wckeys" in user:
             yield from unknown((*path, "default_wckey"), user.get("default_wckey"), set(user["wckeys"] or []))
+
+
+def accounting_problems(parts):
+    """Settings of the accounting: what they name exists."""
+    if any(path[:1] == ("slurm_accounting",) for path in parts.broken):
+        return
+    settings, qos = parts.pillar.get("slurm_accounting", {}), parts.names("qos") | BUILT_IN_QOS
+    yield from qos_problems(("slurm_accounting", "defaults"), settings.get("defaults", {}), qos)
+    for name, reservation in settings.get("reservations", {}).items():
+        path = ("slurm_accounting", "reservations", name)
+        yield from unknown((*path, "users"), reservation.get("users"), parts.names("users"))
+        yield from unknown((*path, "accounts"), reservation.get("accounts"), parts.names("accounts"))
+        yield from unknown((*path, "partition"), reservation.get("partition"), parts.names("partitions"))
 
 
 def partition_limits(limits):

@@ -280,26 +280,30 @@ def test_every_rule_of_the_schema_says_what_is_allowed():
         rules(rule, name)
 
 
-def table(name):
-    """Return the keys of a table of the module that writes to Slurm."""
-    spec = importlib.util.spec_from_file_location("slurm_account_tables", ROOT / "_modules/slurm_account.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return set(getattr(module, name))
-
-
-def test_slurm_keys_are_those_that_slurm_account_writes():
+def test_slurm_keys_are_those_that_slurm_account_takes():
+    spec = importlib.util.spec_from_file_location("slurm_account_fields", ROOT / "_modules/slurm_account.py")
+    slurm_account = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slurm_account)
     sections = qhub.load_schema([ROOT / "salt"])["properties"]
 
-    def keys(section):
-        return set(sections[section]["additionalProperties"]["properties"])
+    def keys(*path):
+        rule = sections
+        for step in path:
+            rule = rule[step]
+        return set(rule["properties"])
 
-    person = {"uid", "full_name", "email", "shell", "groups", "ssh_keys", "accounts"}
-    assert keys("users") == person | table("USER") | table("ASSOCIATION")
-    assert keys("accounts") == table("ACCOUNT") | {"user_defaults"}
-    assert keys("qos") == table("QOS")
-    account = sections["users"]["additionalProperties"]["properties"]["accounts"]["additionalProperties"]
-    assert set(account["properties"]) == table("ASSOCIATION") | {"partitions"}
+    def fields(entity):
+        return set(slurm_account.fields(entity))
+
+    entry = "additionalProperties"
+    unix = {"uid", "full_name", "email", "shell", "groups", "ssh_keys"}
+    assert keys("users", entry) == fields("user") | unix
+    assert keys("users", entry, "properties", "accounts", entry) == fields("association")
+    assert keys("accounts", entry) == fields("account")
+    assert keys("qos", entry) == fields("qos")
+    assert keys("slurm_accounting") == fields("settings")
+    assert keys("slurm_accounting", "properties", "resources", entry) == fields("resource")
+    assert keys("slurm_accounting", "properties", "reservations", entry) == fields("reservation")
 
 
 def test_ten_thousand_users_are_checked_in_a_second():

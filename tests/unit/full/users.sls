@@ -74,3 +74,11 @@ slurm_accounting:
   timeout: 600
   resources:
     matlab@licences: {count: 50, allowed: 100, server_type: flexlm, description: matlab}
+  reservations:
+    course:
+      start: "2027-01-31T08:00:00"
+      duration: "04:00:00"
+      nodes: w[1-2]
+      partition: cpu
+      users: [ada]
+      flags: [IGNORE_JOBS]
