@@ -29,10 +29,10 @@ How it writes
     New accounts and associations go through one ``sacctmgr load`` (one transaction), everything else through one
     ``sacctmgr`` that reads commands on its standard input, equal changes of many objects being one command. So the
     number of processes does not depend on the number of users. Measured with Slurm 24.11 and 12,000 associations:
-    adding 10,000 users 15 s by ``load``, 35 s by ``add user`` per account; one ``modify`` 0.2 s for one name and
-    0.3 s for 100; 100 different modifications 21 s as commands and 3.7 s by ``load``, which is why many different
-    ones of plain numbers go through ``load`` too; ``show assoc`` 0.2 s with ``wopl wopi`` and 1.1 s without. What
-    ``load`` is not used for, because it does it wrongly: QOS lists, wckeys (it rolls back and says it succeeded).
+    adding 10,000 users 15 s by ``load``, 35 s by one ``add user`` per account; one ``modify`` 0.2 s for one name and
+    0.3 s for 100; ``show assoc`` 0.2 s with ``wopl wopi`` and 1.1 s without, ``show user`` 0.04 s and 2.6 s with
+    default accounts. ``load`` is not used for changes (it only adds to QOS lists) nor for wckeys (it rolls everything
+    back and says it succeeded).
 
 After writing, the database is read again; what still differs is an error, with what sacctmgr said. An interrupted run
 is finished by the next one.
@@ -212,6 +212,49 @@ def _text(value):
     return value.strip().lower()
 
 
+def _text_as_is(value):
+    """Text whose letters Slurm keeps, in one word."""
+    if value in (None, "", "(null)"):
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s|'\"`\\]+", value):
+        raise _Refused("one word")
+    return value
+
+
+def _instant(value):
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", value):
+        raise _Refused("a quoted time such as '2027-01-31T08:00:00'")
+    return value
+
+
+def _hosts(value):
+    """A host list, expanded: Slurm prints w1,w2 as w[1-2]."""
+    if value in (None, "(null)"):
+        return []
+    if not isinstance(value, str) or not re.fullmatch(r"ALL|[\w.,\[\]-]+", value):
+        raise _Refused("a host list such as 'w[1-4],gpu1', or ALL")
+    hosts = []
+    for prefix, ranges, suffix in re.findall(r"([\w.-]+)(?:\[([\d,-]+)\])?([\w.-]*)", value):
+        for part in ranges.split(",") if ranges else [""]:
+            first, _, last = part.partition("-")
+            numbers = range(int(first), int(last or first) + 1) if first else [""]
+            hosts += [
+                f"{prefix}{number:0{len(first)}}{suffix}" if first else prefix + suffix for number in numbers
+            ]
+    return sorted(hosts)
+
+
+def _reservation_flags(value):
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value or [], (list, tuple)):
+        raise _Refused("a list of flags")
+    # These say how the nodes were chosen; Slurm sets them.
+    return sorted(
+        {str(flag).upper() for flag in value or []} - {"SPEC_NODES", "ALL_NODES", "PART_NODES", "", "(NULL)"}
+    )
+
+
 def _choice(*choices):
     spelling = {choice.lower(): choice for choice in choices}
 
@@ -359,22 +402,42 @@ RESOURCE = {
     "server_type": Field("ServerType", _text),
     "description": Field("Description", _text),
 }
-TABLES = {"account": ACCOUNT, "association": ASSOCIATION, "user": USER, "qos": QOS, "resource": RESOURCE}
+RESERVATION = {
+    "start": Field("StartTime", _instant),
+    "duration": Field("Duration", _wall),
+    "nodes": Field("Nodes", _hosts),
+    "node_count": Field("NodeCnt", _count),
+    "partition": Field("PartitionName", _text_as_is),
+    "users": Field("Users", _names),
+    "accounts": Field("Accounts", _names),
+    "features": Field("Features", _text_as_is),
+    "licenses": Field("Licenses", _text_as_is),
+    "flags": Field("Flags", _reservation_flags),
+}
+TABLES = {
+    "cluster": {},
+    "account": ACCOUNT,
+    "association": ASSOCIATION,
+    "user": USER,
+    "qos": QOS,
+    "resource": RESOURCE,
+    "reservation": RESERVATION,
+}
 # What may be declared for one object beside its fields.
 STRUCTURE = {
     "account": {"user_defaults"},
     "association": {"partitions", "any_partition"},
     "user": {"accounts", *ASSOCIATION},
-    "qos": set(),
-    "resource": set(),
 }
-SETTINGS = {
-    "defaults": {},
-    "purge": "owned",
-    "purge_limit": {},
-    "force": False,
-    "running_jobs": "block",
-    "timeout": 300,
+SETTINGS = {  # slurm_accounting
+    "defaults": {},  # limits of every user's association
+    "purge": "owned",  # what of the undeclared is removed: none, owned (see above), all
+    "purge_limit": {},  # refuse to remove more of one kind than count, or than share (0 to 1) of it
+    "force": False,  # remove in spite of purge_limit and of an empty declaration
+    "running_jobs": "block",  # what is removed while it has jobs: block (no new jobs, remove later), cancel
+    "timeout": 300,  # seconds to wait for slurmdbd
+    "resources": None,  # licences: {name@server: {count:, allowed: percent for this cluster, server_type:}}
+    "reservations": None,  # {name: {start:, duration:, nodes:, users:, accounts:, flags: ...}}
 }
 PURGE_LIMIT = {"count": 50, "share": 0.25}
 
@@ -384,8 +447,8 @@ def fields(entity=None):
     Return the names of the keys that can be declared.
 
     entity
-        ``account``, ``user``, ``association``, ``qos``, ``resource`` or ``settings`` (``slurm_accounting``); leaving
-        it out returns a mapping of all of them.
+        ``account``, ``user``, ``association``, ``qos``, ``resource``, ``reservation`` or ``settings``
+        (``slurm_accounting``); leaving it out returns a mapping of all of them.
 
     CLI Example:
 
@@ -393,8 +456,8 @@ def fields(entity=None):
 
         salt-call slurm_account.fields qos
     """
-    names = {kind: sorted({*table, *STRUCTURE[kind]}) for kind, table in TABLES.items()}
-    names["settings"] = sorted({*SETTINGS, "resources"})
+    names = {kind: sorted({*table, *STRUCTURE.get(kind, ())}) for kind, table in TABLES.items()}
+    names["settings"] = sorted(SETTINGS)
     return names[entity] if entity else names
 
 
@@ -424,7 +487,7 @@ class _Report:
                     result[key] = TABLES[kind][key].normalise(declared)
                 except _Refused as allowed:
                     self.refuse(f"{path}:{key}", declared, allowed)
-            elif key not in STRUCTURE[kind] and strict:
+            elif key not in STRUCTURE.get(kind, ()) and strict:
                 self.errors.append(f"{path}:{key}: no such key; there are {', '.join(fields(kind))}")
         return result
 
@@ -466,12 +529,16 @@ def normalise(declaration, strict=True):
             for key, value in declaration[part].items():
                 if name := report.name(f"{part}:{key}", key, kind):
                     kind[name] = report.entry(f"{part}:{key}", value or {}, parts[part])
-    if settings["resources"] is not None:
-        tree["resource"] = {}
-        for key, value in settings["resources"].items():
-            if not re.fullmatch(r"[a-z0-9_.-]+@[a-z0-9_.-]+", str(key)):
-                report.refuse(f"slurm_accounting:resources:{key}", key, "licence@server in small letters")
-            tree["resource"][key] = report.entry(f"slurm_accounting:resources:{key}", value or {}, "resource")
+    patterns = {"resource": (r"[a-z0-9_.-]+@[a-z0-9_.-]+", "licence@server in small letters")}
+    patterns["reservation"] = (r"[A-Za-z0-9_.-]+", "a name of letters, digits, _ . and -")
+    for kind, (pattern, allowed) in patterns.items():
+        if settings[f"{kind}s"] is not None:
+            tree[kind] = {}
+            for key, value in settings[f"{kind}s"].items():
+                path = f"slurm_accounting:{kind}s:{key}"
+                if not re.fullmatch(pattern, str(key)):
+                    report.refuse(path, key, allowed)
+                tree[kind][key] = report.entry(path, value or {}, kind)
     user_defaults = {
         name.lower(): report.entry(
             f"accounts:{name}:user_defaults", value["user_defaults"] or {}, "association"
@@ -485,19 +552,20 @@ def normalise(declaration, strict=True):
         for name, value in declaration["users"].items():
             _user(name, value or {}, layers, tree, report, strict)
     if report.errors:
-        more = len(report.errors) - 20
-        lines = report.errors[:20] + ([f"and {more} more"] if more > 0 else [])
-        raise CommandExecutionError(
-            "What is declared for Slurm's accounting is refused:\n" + "\n".join(lines)
-        )
+        raise _refusal("What is declared for Slurm's accounting is refused", report.errors)
     return tree, settings
+
+
+def _refusal(title, errors):
+    more = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
+    return CommandExecutionError("\n".join([f"{title}:", *errors[:20], *more]))
 
 
 def _settings(declared, report):
     path = "slurm_accounting"
-    for key in set(declared) - {*SETTINGS, "resources"}:
+    for key in set(declared) - set(SETTINGS):
         report.errors.append(f"{path}:{key}: no such key; there are {', '.join(fields('settings'))}")
-    settings = {**SETTINGS, "resources": None, **declared}
+    settings = {**SETTINGS, **declared}
     for key, choices in {"purge": ("none", "owned", "all"), "running_jobs": ("block", "cancel")}.items():
         if settings[key] not in choices:
             report.refuse(f"{path}:{key}", settings[key], "one of " + ", ".join(choices))
@@ -617,7 +685,11 @@ def declare(tree):
         "qos": {name: told("qos", entry, ("description",)) for name, entry in tree["qos"].items()},
         "accounts": accounts,
         "users": users,
-        "slurm_accounting": {"resources": {k: told("resource", v) for k, v in tree["resource"].items()}},
+        "slurm_accounting": {
+            f"{kind}s": {key: told(kind, entry) for key, entry in tree[kind].items()}
+            for kind in ("resource", "reservation")
+            if tree[kind]
+        },
     }
 
 
@@ -632,6 +704,7 @@ class Live(NamedTuple):
     leaving: frozenset = frozenset()  # associations that are blocked until their jobs end
     tres: frozenset = frozenset()  # names of TRES
     elsewhere: frozenset = frozenset()  # users with associations in other clusters
+    ids: dict = {}  # association id -> key
 
 
 class Change(NamedTuple):
@@ -696,12 +769,12 @@ def _parent(name, live, wanted):
     return declared or live.tree["account"].get(name, {}).get("parent") or ROOT
 
 
-def difference(live, wanted, purge="none"):
+def difference(live, wanted, purge="none", absent=None):
     """
     Return the list of :class:`Change` that turns what is live into what is wanted; pure.
 
     Only declared fields are compared. ``purge`` (``none``, ``owned``, ``all``) decides what of the undeclared is
-    removed, of the kinds that are declared at all.
+    removed, of the kinds that are declared at all; ``absent``, ``{kind: {key, ...}}``, is removed in any case.
     """
     changes = []
     for kind, objects in wanted.items():
@@ -710,54 +783,52 @@ def difference(live, wanted, purge="none"):
             if old is None:
                 changes.append(Change("add", kind, key, {}, entry))
                 continue
-            if kind == "association" and key in live.leaving:
-                entry = {"max_submit_jobs": None, **entry}  # it is wanted again
-            changed = [field for field, value in entry.items() if value != old[field]]
-            if changed or (kind == "association" and key in live.leaving):
-                before, after = ({f: side[f] for f in changed} for side in (old, entry))
-                changes.append(Change("modify", kind, key, before, after))
-    return changes + _removals(live, wanted, purge)
+            # What was blocked and is wanted again gets its limit back, and its mark.
+            back = kind == "association" and key in live.leaving
+            target = {"max_submit_jobs": None, **entry} if back else entry
+            changed = [field for field, value in target.items() if value != old[field]]
+            if changed or back:
+                changes.append(
+                    Change("modify", kind, key, {f: old[f] for f in changed}, {f: target[f] for f in changed})
+                )
+    return changes + _removals(live, wanted, purge, absent or {})
 
 
-def _removals(live, wanted, purge):
-    def removable(kind):
-        if purge == "none" or kind not in wanted:
-            return set()
-        gone = set(live.tree[kind]) - set(wanted[kind])
-        return gone if purge == "all" else {key for key in gone if (kind, key) in live.owned}
-
-    gone = {kind: removable(kind) for kind in ("association", "account", "qos", "resource")}
+def _removals(live, wanted, purge, absent):
+    gone = {}
+    for kind in ("association", "account", "qos", "resource", "reservation"):
+        gone[kind] = set(live.tree[kind]) & set(absent.get(kind, ()))
+        if purge != "none" and kind in wanted:
+            undeclared = set(live.tree[kind]) - set(wanted[kind])
+            gone[kind] |= {key for key in undeclared if purge == "all" or (kind, key) in live.owned}
+    for key in live.tree["association"]:
+        if key[0] in absent.get("user", ()) or key[1] in absent.get("account", ()):
+            gone["association"].add(key)
     gone["association"].discard((ROOT, ROOT, ""))
     gone["account"].discard(ROOT)
     gone["qos"].discard("normal")
-    staying = (set(live.tree["association"]) | set(wanted.get("association", {}))) - gone["association"]
+
     # An account stays for as long as anything in or below it does.
-    occupied = {account for _, account, _ in staying} | (
-        (set(live.tree["account"]) | set(wanted.get("account", {}))) - gone["account"]
-    )
-    for account in list(occupied):
-        while account := _parent(account, live, wanted):
-            if account in occupied and account not in gone["account"]:
-                break
-            occupied.add(account)
-    gone["account"] -= occupied
+    staying = (set(live.tree["association"]) | set(wanted.get("association", ()))) - gone["association"]
+    accounts = (set(live.tree["account"]) | set(wanted.get("account", ()))) - gone["account"]
+    for account in accounts | {account for _, account, _ in staying}:
+        while account:
+            gone["account"].discard(account)
+            account = _parent(account, live, wanted)  # noqa: PLW2901
+
+    # A user without associations goes; one who loses the default account gets another first.
     left = defaultdict(list)
     for user, account, _ in sorted(staying):
         left[user].append(account)
     gone["user"], moved = set(), []
-    for user in {user for user, _, _ in gone["association"]} - set(
-        wanted["user"] if gone["association"] else ()
-    ):
-        default = live.tree["user"][user]["default_account"]
+    for user in sorted({user for user, _, _ in gone["association"]} - set(wanted.get("user", ()))):
+        default = live.tree["user"].get(user, {}).get("default_account")
         if not left[user]:
             gone["user"].add(user)
         elif default not in left[user]:
-            moved.append(
-                Change(
-                    "modify", "user", user, {"default_account": default}, {"default_account": left[user][0]}
-                )
-            )
-    order = ("association", "user", "account", "qos", "resource")
+            new = {"default_account": left[user][0]}
+            moved.append(Change("modify", "user", user, {"default_account": default}, new))
+    order = ("association", "user", "account", "qos", "resource", "reservation")
     return moved + [Change("remove", kind, key, {}, {}) for kind in order for key in sorted(gone[kind])]
 
 
@@ -766,7 +837,7 @@ def guard(changes, live, wanted, settings):
     if settings["force"]:
         return
     limit = settings["purge_limit"]
-    for kind in ("user", "account", "qos", "association", "resource"):
+    for kind in ("user", "account", "qos", "association", "resource", "reservation"):
         count = sum(change.action == "remove" and change.kind == kind for change in changes)
         if not count:
             continue
@@ -845,35 +916,36 @@ def report(changes):
 
 # -- writing -------------------------------------------------------------------------------------------------------
 
-LOADABLE = set(ASSOCIATION) - {"qos", "default_qos", "min_prio_threshold"}  # what load changes rightly
-FEW = 8  # so many different changes are cheaper as commands than by load
-
 
 def commands(changes, live, wanted, cluster):
     """
-    Return the steps that make ``changes``: ``(first, load, then)``, each the text for one sacctmgr, perhaps empty; pure.
+    Return the steps that make ``changes``, ``[(command, its standard input), ...]``; pure.
 
-    ``first`` and ``then`` are commands, ``load`` is a file for ``sacctmgr load``. Order: what others refer to, then
-    what is new, then changes, then removals.
+    Order: what others refer to, then what is new, then changes, then removals.
     """
     of = defaultdict(list)
     for change in changes:
         of[change.action, change.kind].append(change)
-    first = [*_resources(of, live, cluster), *_qualities(of, live)]
-    groups, single = _grouped(of["modify", "association"], of["add", "association"], live)
-    load = _load_file(of, single, live, wanted, cluster)
-    then = [*_accounts(of, live, wanted, cluster), *_users(of, live, wanted, cluster)]
-    for options, names in groups:
+    first = [f"add cluster {cluster}"] if of["add", "cluster"] else []
+    first += [*_resources(of, live, cluster), *_qualities(of, live)]
+    load = _load_file(of, live, wanted, cluster)
+    then = [*_accounts(of, live, wanted, cluster), *_users(of, live, cluster)]
+    for options, clauses in _grouped(
+        of["modify", "association"] + of["block", "association"], of["add", "association"], live
+    ):
         then += [
-            f"modify user where {where} cluster={cluster} set {words}" for where in names for words in options
-        ]
-    blocked, _ = _grouped(of["block", "association"], [], live)
-    for options, names in blocked:
-        then += [
-            f"modify user where {where} cluster={cluster} set {words}" for where in names for words in options
+            f"modify user where {where} cluster={cluster} set {words}"
+            for where in clauses
+            for words in options
         ]
     then += _deletions(of, live, cluster)
-    return ["\n".join([*step, ""]) if step else "" for step in (first, load, then)]
+    steps = [
+        (["sacctmgr", "-i"], first),
+        (["sacctmgr", "-i", "load", "/dev/stdin"], load),
+        (["sacctmgr", "-i"], then),
+    ]
+    steps.append((["scontrol"], list(_reservations(of))))
+    return [(words, "\n".join([*lines, ""])) for words, lines in steps if lines]
 
 
 def _chunks(names):
@@ -943,35 +1015,28 @@ def _qualities(of, live):
 
 def _grouped(changes, added, live):
     """
-    Return ``(groups, single)``: changes grouped by equal options, and those that ``load`` had better make.
+    Return ``[(options, [where, ...]), ...]``: changes of associations, equal ones together.
 
-    A group is ``(options, [where, ...])``. A where clause names users, accounts and one partition, and matches their
-    product; so a group becomes one clause only if that product has nothing else in it.
+    A where clause names users, accounts and one partition, and matches their product; so a group becomes one clause
+    only if that product has nothing else in it.
     """
-    alike = defaultdict(list)
+    alike = defaultdict(set)
     for change in changes:
         options = _options("association", change)
         if change.action == "block":
             options = (f"{options[0]} comment='{LEAVING}'",)
         elif change.key in live.leaving:
-            options = (*options[:-1], f"{options[-1]} comment='{OWNER}'".strip())
-        alike[options, change.key[2]].append(change)
-    rare = [members for members in alike.values() if len(members) == 1 and set(members[0].new) <= LOADABLE]
-    single = [
-        members[0] for members in rare if members[0].key not in live.leaving and members[0].action == "modify"
-    ]
-    if len(single) <= FEW:
-        single = []
-    apart = {change.key for change in single}
-    accounts_of = defaultdict(set)
-    for user, account, partition in [*live.tree["association"], *(change.key for change in added)]:
-        accounts_of[user, partition].add(account)
-    groups = []
-    for (options, partition), members in alike.items():
-        keys = {change.key for change in members} - apart
-        if keys:
-            groups.append((options, _where(keys, partition, accounts_of)))
-    return groups, single
+            options = (*options[:-1], f"{options[-1]} comment='{OWNER}'")
+        alike[options, change.key[2]].add(change.key)
+    accounts_of = _accounts_of([*live.tree["association"], *(change.key for change in added)])
+    return [(options, _where(keys, partition, accounts_of)) for (options, partition), keys in alike.items()]
+
+
+def _accounts_of(keys):
+    accounts = defaultdict(set)
+    for user, account, partition in keys:
+        accounts[user, partition].add(account)
+    return accounts
 
 
 def _where(keys, partition, accounts_of):
@@ -988,31 +1053,29 @@ def _where(keys, partition, accounts_of):
     ]
 
 
-def _load_file(of, single, live, wanted, cluster):
-    def line(what, name, key, change):
+def _load_file(of, live, wanted, cluster):
+    def line(what, name, entry):
         words = [
             word
-            for field, new in change.new.items()
-            if field in key
-            for word in ASSOCIATION[field].words(change.old.get(field), new)
+            for field, new in entry.items()
+            if field in ASSOCIATION
+            for word in ASSOCIATION[field].words(None, new)
         ]
-        quoted = [
-            option + "='" + value + "'" for option, value in (word.split("=", 1) for word in words) if value
-        ]
-        return ":".join([f"{what} - '{name}'", *quoted])
+        quoted = [f"{option}='{value}'" for option, value in (word.split("=", 1) for word in words) if value]
+        return ":".join([f"{what} - '{name}'", *quoted, f"Comment='{OWNER}'"])
 
     children = defaultdict(list)  # parent -> lines
     for change in of["add", "account"]:
-        text = line("Account", change.key, ASSOCIATION, change)
+        text = line("Account", change.key, change.new)
         for field in ("description", "organization"):
             if change.new.get(field):
                 text += f":{ACCOUNT[field].option}='{change.new[field]}'"
-        children[_parent(change.key, live, wanted)].append((change.key, f"{text}:Comment='{OWNER}'"))
+        children[_parent(change.key, live, wanted)].append((change.key, text))
     members = defaultdict(list)
     known = {user for user, _, _ in live.tree["association"]}
     for change in of["add", "association"]:
         user, account, partition = change.key
-        text = line("User", user, ASSOCIATION, change) + f":Comment='{OWNER}'"
+        text = line("User", user, change.new)
         if partition:
             text += f":Partition='{partition}'"
         if user not in known:
@@ -1020,10 +1083,6 @@ def _load_file(of, single, live, wanted, cluster):
             if wanted["user"][user].get("admin_level", "none") != "none":
                 text += f":AdminLevel='{wanted['user'][user]['admin_level']}'"
         members[account].append(text)
-    for change in single:
-        user, account, partition = change.key
-        text = line("User", user, LOADABLE, change)
-        members[account].append(text + (f":Partition='{partition}'" if partition else ""))
     if not children and not members:
         return []
     lines = [f"Cluster - '{cluster}'"]
@@ -1051,6 +1110,9 @@ def _accounts(of, live, wanted, cluster):
         return 0 if name == ROOT else 1 + depth(_parent(name, live, wanted))
 
     for change in of["add", "account"]:
+        for field in ("description", "organization"):
+            if change.new.get(field) == "":  # load would take the name
+                yield f"modify account where name={change.key} cluster={cluster} set {ACCOUNT[field].option}=''"
         if change.new.get("flags"):
             yield f"modify account where name={change.key} cluster={cluster} set flags={','.join(change.new['flags'])}"
     moved = [change for change in of["modify", "account"] if "parent" in change.new]
@@ -1067,7 +1129,7 @@ def _accounts(of, live, wanted, cluster):
             )
 
 
-def _users(of, live, wanted, cluster):
+def _users(of, live, cluster):
     alike = defaultdict(list)
     coordinators = defaultdict(list)
     known = {user for user, _, _ in live.tree["association"]}
@@ -1112,9 +1174,7 @@ def _deletions(of, live, cluster):
     for change in of["remove", "association"]:
         if change.key[0] not in whole:
             by_partition[change.key[2]].add(change.key)
-    accounts_of = defaultdict(set)
-    for user, account, partition in live.tree["association"]:
-        accounts_of[user, partition].add(account)
+    accounts_of = _accounts_of(live.tree["association"])
     for partition, keys in by_partition.items():
         yield from (
             f"delete user where {where} cluster={cluster}" for where in _where(keys, partition, accounts_of)
@@ -1128,13 +1188,35 @@ def _deletions(of, live, cluster):
         yield f"delete resource where name={name} server={server}"
 
 
+def _reservations(of):
+    def words(change):
+        for field, new in change.new.items():
+            value = ",".join(new) if isinstance(new, list) else new
+            yield f"{RESERVATION[field].option}={'' if value is None else value}"
+
+    for change in of["add", "reservation"]:
+        yield f"create reservationname={change.key} {' '.join(words(change))} comment='{OWNER}'"
+    for change in of["modify", "reservation"]:
+        old, new = set(change.old.get("flags", ())), set(change.new.get("flags", ()))
+        plain = change._replace(new={k: v for k, v in change.new.items() if k != "flags"})
+        for option in (*words(plain), f"flags+={','.join(new - old)}", f"flags-={','.join(old - new)}"):
+            if not option.endswith(("+=", "-=")):
+                yield f"update reservationname={change.key} {option}"
+    for change in of["remove", "reservation"]:
+        yield f"delete reservationname={change.key}"
+
+
 # -- talking to Slurm ----------------------------------------------------------------------------------------------
+
+
+class _NoController(CommandExecutionError):
+    """slurmctld does not answer; the database may well."""
 
 
 def _run(words, stdin=None, timeout=600):
     if not salt.utils.path.which(words[0]):
         raise CommandExecutionError(
-            f"{words[0]} is not installed: is this the machine of Slurm's controller or database?"
+            f"{words[0]} is not installed here, on the machine that manages Slurm's accounting."
         )
     return __salt__["cmd.run_all"](
         words, stdin=stdin, timeout=timeout, python_shell=False, ignore_retcode=True, output_loglevel="quiet",
@@ -1142,31 +1224,40 @@ def _run(words, stdin=None, timeout=600):
     )  # fmt: skip
 
 
-def _show(entity, options, columns, timeout):
-    """Return the rows of one ``sacctmgr show``, waiting until slurmdbd answers or the deadline has passed."""
-    words = ["sacctmgr", "-nP", "show", *entity.split(), *options, f"format={','.join(columns)}"]
+def _until(timeout, failure, attempt):
+    """Return what ``attempt`` returns as soon as that is not ``None``; give up after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
-    while True:
-        answer = _run(words, timeout=max(30, timeout))
-        if answer["retcode"] == 0 and "error" not in answer["stderr"].lower():
-            return [line.split("|") for line in answer["stdout"].splitlines() if "|" in line]
+    while (result := attempt()) is None:
         if time.monotonic() > deadline:
-            said = _said(answer) or "nothing"
-            raise CommandExecutionError(
-                f"Slurm's database daemon did not answer within {timeout} s. sacctmgr said: {said}"
-            )
-        time.sleep(2)
+            raise CommandExecutionError(failure())
+        time.sleep(1)
+    return result
+
+
+def _show(entity, columns, timeout):
+    """Return the rows of one ``sacctmgr show``, waiting until slurmdbd answers or the deadline has passed."""
+    words = ["sacctmgr", "-nP", "show", *entity.split(), f"format={','.join(columns)}"]
+    answer = {}
+
+    def attempt():
+        answer.update(_run(words))
+        if answer["retcode"] or "error" in answer["stderr"].lower():
+            return None
+        return [line.split("|") for line in answer["stdout"].splitlines() if "|" in line]
+
+    said = f"slurmdbd did not answer within {timeout} s, sacctmgr said: "
+    return _until(timeout, lambda: said + (_said(answer) or "nothing"), attempt)
 
 
 def _said(answer):
-    """Return what sacctmgr complained of, each line once."""
-    lines = [line.removeprefix("sacctmgr: ").strip() for line in answer["stderr"].splitlines()]
+    """Return what a command complained of, each line once."""
+    lines = [line.split("error: ")[-1].strip() for line in answer["stderr"].splitlines()]
     return "; ".join(dict.fromkeys(line for line in lines if line))[:2000]
 
 
-def read(cluster, timeout=300, default_wckeys=True):
+def read(cluster, timeout=300, default_wckeys=True, reservations=True):
     """
-    Return the live state as a :class:`Live`: one sacctmgr per kind of object, however many objects there are.
+    Return the live state as a :class:`Live`: one command per kind of object, however many objects there are.
 
     cluster
         The cluster's name.
@@ -1174,153 +1265,242 @@ def read(cluster, timeout=300, default_wckeys=True):
         Seconds to wait for slurmdbd; with 10,000 users it opens its port some minutes after it starts.
     default_wckeys
         Whether to ask for users' default wckeys, which takes slurmdbd seconds with many users.
+    reservations
+        Whether to ask slurmctld for its reservations.
 
-    Raises CommandExecutionError when slurmdbd does not answer in time or the cluster is not registered.
+    Raises CommandExecutionError when slurmdbd (or slurmctld, for reservations) does not answer in time.
     """
     table = list(ASSOCIATION)
-    options = [ASSOCIATION[name].option for name in table]
-    columns = ["cluster", "account", "user", "partition", "lineage", "comment", *options]
-    rows = _show("assoc", ["wopl", "wopi", "withrawqos"], columns, timeout)
-    here = [row for row in rows if row[0] == cluster]
-    if not here:
-        raise CommandExecutionError(f"No cluster {cluster} is registered with slurmdbd.")
+    columns = ["id", "cluster", "account", "user", "partition", "lineage", "comment"]
+    rows = _show(
+        "assoc wopl wopi withrawqos", [*columns, *(ASSOCIATION[name].option for name in table)], timeout
+    )
     tree = {kind: {} for kind in TABLES}
-    owned, leaving = set(), set()
-    for _, account, user, partition, lineage, comment, *values in here:
-        entry = {name: ASSOCIATION[name].normalise(value) for name, value in zip(table, values, strict=True)}
+    owned, leaving, ids = set(), set(), {}
+    for number, where, account, user, partition, lineage, comment, *values in rows:
+        if where != cluster:
+            continue
         kind, key = ("association", (user, account, partition)) if user else ("account", account)
-        tree[kind][key] = entry
+        tree["cluster"][cluster] = {}
+        tree[kind][key] = {
+            name: ASSOCIATION[name].normalise(v) for name, v in zip(table, values, strict=True)
+        }
+        ids[number] = key
         if not user and account != ROOT:
-            entry["parent"] = ([ROOT] + [part for part in lineage.split("/") if part])[-2]
+            tree[kind][key]["parent"] = ([ROOT] + [part for part in lineage.split("/") if part])[-2]
         if comment.startswith(OWNER):
             owned.add((kind, key))
         if comment == LEAVING:
             leaving.add(key)
-    for name, description, organization, flags in _show(
-        "account", [], ["account", "description", "organization", "flags"], timeout
-    ):
+    if not tree["cluster"]:
+        tree["account"][ROOT] = {name: field.empty() for name, field in ASSOCIATION.items()}
+    for name, *values in _show("account", ["account", "description", "organization", "flags"], timeout):
         if name in tree["account"]:
+            names = ("description", "organization", "flags")
             tree["account"][name].update(
-                description=description, organization=organization, flags=ACCOUNT["flags"].normalise(flags)
+                {
+                    n: ACCOUNT[n].normalise(v) if n == "flags" else v
+                    for n, v in zip(names, values, strict=True)
+                }
             )
     _read_users(tree, cluster, timeout, default_wckeys)
-    for kind, words in {"qos": "qos", "resource": "resource"}.items():
-        for key, entry, mine in _read_described(kind, words, cluster, timeout):
-            tree[kind][key] = entry
+    described = _show("qos", ["name", *(field.option for field in QOS.values())], timeout)
+    licences = _show(
+        "resource withcluster", ["name", "server", "cluster", *(f.option for f in RESOURCE.values())], timeout
+    )
+    described = [("qos", name, values) for name, *values in described]
+    described += [("resource", f"{n}@{s}", values) for n, s, where, *values in licences if where == cluster]
+    for kind, key, values in described:
+        entry = dict(zip(TABLES[kind], values, strict=True))
+        entry["description"], mark, _ = entry["description"].partition(f"({OWNER})")
+        tree[kind][key] = {name: TABLES[kind][name].normalise(value) for name, value in entry.items()}
+        if mark:
+            owned.add((kind, key))
+    if reservations:
+        for key, entry, mine in _read_reservations(timeout):
+            tree["reservation"][key] = entry
             if mine:
-                owned.add((kind, key))
-    tres = {f"{kind}/{name}" if name else kind for kind, name in _show("tres", [], ["type", "name"], timeout)}
-    elsewhere = frozenset(row[2] for row in rows if row[0] != cluster and row[2])
-    return Live(tree, frozenset(owned), frozenset(leaving), frozenset(tres), elsewhere)
+                owned.add(("reservation", key))
+    tres = {f"{kind}/{name}" if name else kind for kind, name in _show("tres", ["type", "name"], timeout)}
+    elsewhere = frozenset(row[3] for row in rows if row[1] != cluster and row[3])
+    return Live(tree, frozenset(owned), frozenset(leaving), frozenset(tres), elsewhere, ids)
 
 
 def _read_users(tree, cluster, timeout, default_wckeys):
-    default = dict(
-        _show("assoc", ["wopl", "wopi", "onlydefaults", f"cluster={cluster}"], ["user", "account"], timeout)
-    )
-    columns = ["user", "admin", "coordinators"] + (["defaultwckey"] if default_wckeys else [])
+    default = dict(_show(f"assoc wopl wopi onlydefaults cluster={cluster}", ["user", "account"], timeout))
     wckeys = defaultdict(set)
-    for name, where, user in _show("wckey", [], ["wckey", "cluster", "user"], timeout):
+    for name, where, user in _show("wckey", ["wckey", "cluster", "user"], timeout):
         if where == cluster and name.strip("*"):
             wckeys[user].add(name.strip("*"))
     flagged = {name for name, entry in tree["account"].items() if "UsersAreCoords" in entry.get("flags", ())}
     implied = defaultdict(set)
-    if flagged:
-        for user, account, _ in tree["association"]:
-            if account in flagged:
-                implied[user].add(account)
+    for user, account, _ in tree["association"] if flagged else ():
+        if account in flagged:
+            implied[user].add(account)
     members = {user for user, _, _ in tree["association"]}
-    for user, admin, coordinators, *default_wckey in _show("user", ["withcoord"], columns, timeout):
-        if user not in members:
-            continue
-        tree["user"][user] = {
-            "default_account": default.get(user),
-            "admin_level": USER["admin_level"].normalise(admin),
-            "coordinator_of": _topmost(set(_names(coordinators)), implied[user], tree["account"]),
-            "wckeys": sorted(wckeys[user]),
-            "default_wckey": (default_wckey or [""])[0].strip("*") or None,
-        }
+    columns = ["user", "admin", "coordinators"] + (["defaultwckey"] if default_wckeys else [])
+    for user, admin, coordinators, *default_wckey in _show("user withcoord", columns, timeout):
+        if user in members:
+            tree["user"][user] = {
+                "default_account": default.get(user),
+                "admin_level": USER["admin_level"].normalise(admin),
+                "coordinator_of": _topmost(set(_names(coordinators)), implied[user], tree["account"]),
+                "wckeys": sorted(wckeys[user]),
+                "default_wckey": "".join(default_wckey).strip("*") or None,
+            }
 
 
 def _topmost(accounts, implied, tree):
-    """Slurm lists a coordinator's account with all below it, and UsersAreCoords adds its own; return what was asked for."""
+    """
+    Return the accounts that a coordinator was made one of: Slurm lists each with all accounts below it, and adds
+    those that UsersAreCoords implies.
+    """
 
     def above(account):
         while account := tree.get(account, {}).get("parent"):
             yield account
 
     covered = accounts | implied
-    return sorted(a for a in accounts - implied if not covered & set(above(a)))
+    return sorted(account for account in accounts - implied if not covered & set(above(account)))
 
 
-def _read_described(kind, words, cluster, timeout):
-    table = TABLES[kind]
-    names = list(table)
-    options = [table[name].option for name in names]
-    keys = ["name"] if kind == "qos" else ["name", "server", "cluster"]
-    for row in _show(words, [] if kind == "qos" else ["withcluster"], [*keys, *options], timeout):
-        if kind == "resource" and row[2] != cluster:
-            continue
-        key = row[0] if kind == "qos" else f"{row[0]}@{row[1]}"
-        values = dict(zip(names, row[len(keys) :], strict=True))
-        text, mark, _ = values["description"].partition(f"({OWNER})")
-        values["description"] = text
-        yield key, {name: table[name].normalise(value) for name, value in values.items()}, bool(mark)
+def _read_reservations(timeout):
+    answer = {}
+
+    def attempt():
+        answer.update(_run(["scontrol", "show", "reservation", "-o"]))
+        return None if answer["retcode"] else answer["stdout"]
+
+    try:
+        text = _until(min(timeout, 10), lambda: _said(answer), attempt)
+    except CommandExecutionError as error:
+        raise _NoController(f"Reservations need slurmctld, which does not answer: {error}") from None
+    for line in text.splitlines():
+        if line.startswith("ReservationName="):
+            line, _, comment = line.partition(" Comment=")  # noqa: PLW2901
+            values = dict(word.split("=", 1) for word in line.split() if "=" in word)
+            entry = {
+                k: f.normalise(None if (v := values.get(f.option)) == "(null)" else v)
+                for k, f in RESERVATION.items()
+            }
+            if "ALL_NODES" in values["Flags"]:
+                entry["nodes"] = ["ALL"]
+            yield values["ReservationName"], entry, comment.startswith(OWNER)
 
 
 # -- what users call -----------------------------------------------------------------------------------------------
 
 
-def _declaration(pillar, accounts, qos, users, settings):
-    if pillar:
-        declared = {part: __pillar__.get(part) for part in ("accounts", "qos", "users", "slurm_accounting")}
-    else:
-        declared = {}
-    inline = {"accounts": accounts, "qos": qos, "users": users, "slurm_accounting": settings}
+def _declaration(pillar, inline):
+    parts = ("accounts", "qos", "users", "slurm_accounting")
+    declared = {part: __pillar__.get(part) for part in parts} if pillar else {}
     return {**declared, **{part: value for part, value in inline.items() if value is not None}}
 
 
-def _plan(cluster, pillar, accounts, qos, users, settings):
-    """Return ``(changes, notes, live, wanted, settings)`` after every check."""
-    wanted, settings = normalise(_declaration(pillar, accounts, qos, users, settings), strict=not pillar)
-    asks = any("default_wckey" in entry for entry in wanted.get("user", {}).values())
-    live = read(cluster, settings["timeout"], asks)
-    if errors := check(live, wanted):
-        raise CommandExecutionError(
-            "What is declared for Slurm's accounting does not fit:\n" + "\n".join(errors[:20])
+class _Plan:
+    """A declaration beside what is live, checked."""
+
+    def __init__(self, cluster, pillar, inline, absent):
+        parts = ("accounts", "qos", "users", "slurm_accounting")
+        declared = {part: __pillar__.get(part) for part in parts} if pillar else {}
+        declared.update({part: value for part, value in inline.items() if value is not None})
+        self.wanted, self.settings = normalise(declared, strict=not pillar)
+        self.wanted["cluster"] = {cluster: {}}
+        self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
+        self.cluster, self.error, self.notes, self.jobs = cluster, None, [], []
+        self.live = self.read()
+        if errors := check(self.live, self.wanted):
+            raise _refusal("What is declared for Slurm's accounting does not fit", errors)
+        self._coordinators()
+        self.changes = self.difference()
+        guard(self.changes, self.live, self.wanted, self.settings)
+        for kind, keys in self.absent.items():
+            for key in keys & set(self.live.tree[kind]):
+                if not any(change[:3] == ("remove", kind, key) for change in self.changes):
+                    told = f"{_label(kind, key)} cannot be removed: Slurm needs it, or other accounts are below it."
+                    raise CommandExecutionError(told)
+        self._mind_jobs()
+        self._warn()
+
+    def read(self):
+        wckeys = any("default_wckey" in entry for entry in self.wanted.get("user", {}).values())
+        try:
+            reservations = "reservation" in self.wanted or "reservation" in self.absent
+            return read(self.cluster, self.settings["timeout"], wckeys, reservations)
+        except _NoController as error:
+            # That does not prevent changes of the database.
+            self.error = str(error)
+            self.wanted.pop("reservation", None)
+            self.absent.pop("reservation", None)
+            return read(self.cluster, self.settings["timeout"], wckeys, reservations=False)
+
+    def difference(self):
+        return difference(self.live, self.wanted, self.settings["purge"], self.absent)
+
+    def _coordinators(self):
+        names = {*self.live.tree["account"], *self.wanted.get("account", ())}
+        tree = {name: {"parent": _parent(name, self.live, self.wanted)} for name in names}
+        for user, entry in self.wanted.get("user", {}).items():
+            if "coordinator_of" in entry:
+                entry["coordinator_of"] = _topmost(set(entry["coordinator_of"]), set(), tree)
+
+    def _mind_jobs(self):
+        going = {c.key for c in self.changes if c.action == "remove" and c.kind == "association"}
+        if not going:
+            return
+        jobs = {key: ids for key, ids in _jobs(self.cluster, self.live.ids).items() if key in going}
+        if self.settings["running_jobs"] == "block":
+            self.changes, self.notes = hold(
+                self.changes, {key: len(ids) for key, ids in jobs.items()}, self.live
+            )
+        else:
+            self.jobs = sorted({job for ids in jobs.values() for job in ids})
+            self.notes = (
+                [f"{len(self.jobs)} job(s) of removed associations are cancelled"] if self.jobs else []
+            )
+
+    def _warn(self):
+        """Note what makes the declaration less than it seems."""
+        enforced = re.search(
+            r"AccountingStorageEnforce\s*=\s*(\S+)", _run(["scontrol", "show", "config"])["stdout"]
         )
-    for entry in wanted.get("user", {}).values():
-        if "coordinator_of" in entry:
-            merged = {
-                name: {"parent": _parent(name, live, wanted)}
-                for name in {*live.tree["account"], *wanted.get("account", {})}
-            }
-            entry["coordinator_of"] = _topmost(set(entry["coordinator_of"]), set(), merged)
-    changes = difference(live, wanted, settings["purge"])
-    guard(changes, live, wanted, settings)
-    notes = []
-    if any(change.action == "remove" and change.kind == "association" for change in changes):
-        jobs = _jobs(cluster)
-        if settings["running_jobs"] == "block":
-            changes, notes = hold(changes, {key: len(ids) for key, ids in jobs.items()}, live)
-    return changes, notes, live, wanted, settings
+        missing = {"associations", "limits", "qos"} - set(enforced[1].split(",")) if enforced else set()
+        if missing:
+            self.notes.append(
+                f"Slurm ignores {', '.join(sorted(missing))}: AccountingStorageEnforce is {enforced[1]}"
+            )
+        new = sorted({c.key[0] for c in self.changes if c.action == "add" and c.kind == "association"})
+        if new:
+            known = {line.split(":")[0] for line in _run(["getent", "passwd"])["stdout"].splitlines()}
+            some = [user for user in new if user not in known][
+                :100
+            ]  # some sources answer only when asked by name
+            known |= (
+                {line.split(":")[0] for line in _run(["getent", "passwd", *some])["stdout"].splitlines()}
+                if some
+                else set()
+            )
+            if unknown := [user for user in some if user not in known]:
+                self.notes.append(
+                    f"not known to this machine yet: {', '.join(unknown[:10])}{' ...' if unknown[10:] else ''}; "
+                    "once they are, scontrol reconfigure makes slurmctld look again"
+                )
 
 
-def _jobs(cluster):
+def _jobs(cluster, ids):
     """Return ``{association: [job id, ...]}`` of the jobs that have not ended, as slurmdbd knows them."""
     words = ["sacct", "-aXnP", "-M", cluster, "-s", "PENDING,RUNNING,SUSPENDED,REQUEUED,RESIZING"]
-    answer = _run([*words, "-o", "user,account,partition,jobidraw"])
+    answer = _run([*words, "-o", "associd,jobidraw"])
     if answer["retcode"]:
         raise CommandExecutionError(f"sacct could not tell which jobs are running: {_said(answer)}")
     jobs = defaultdict(list)
     for line in answer["stdout"].splitlines():
-        user, account, partition, job = line.split("|")
-        for key in {(user, account, partition.lower()), (user, account, "")}:
-            jobs[key].append(job)
+        association, job = line.split("|")
+        jobs[ids.get(association)].append(job)
     return jobs
 
 
-def diff(cluster, pillar=False, accounts=None, qos=None, users=None, settings=None):
+def diff(cluster, pillar=False, accounts=None, qos=None, users=None, settings=None, absent=None):
     """
     Return what :func:`apply` would change, without changing it.
 
@@ -1332,8 +1512,11 @@ def diff(cluster, pillar=False, accounts=None, qos=None, users=None, settings=No
     accounts, qos, users, settings
         The same given here; they win over the pillar's. ``settings`` is ``slurm_accounting``. A part that is left out
         is not managed.
+    absent
+        What is removed whoever made it: ``{kind: [name, ...]}``, kind as in :func:`fields`. Default: nothing.
 
-    Returns ``{"changes": {object: {field: {"old":, "new":}}}, "notes": [text, ...]}``.
+    Returns ``{"changes": {object: {field: {"old":, "new":}}}, "notes": [text, ...], "error": text or None}``; the error
+    is that of reservations while slurmctld does not answer, which does not prevent the rest.
 
     Raises CommandExecutionError if the declaration is refused, slurmdbd does not answer, or too much would be removed.
 
@@ -1343,11 +1526,16 @@ def diff(cluster, pillar=False, accounts=None, qos=None, users=None, settings=No
 
         salt-call slurm_account.diff qhub pillar=true
     """
-    changes, notes, *_ = _plan(cluster, pillar, accounts, qos, users, settings)
-    return {"changes": report(changes), "notes": notes}
+    plan = _plan(cluster, pillar, accounts, qos, users, settings, absent)
+    return {"changes": report(plan.changes), "notes": plan.notes, "error": plan.error}
 
 
-def apply(cluster, pillar=False, accounts=None, qos=None, users=None, settings=None):
+def _plan(cluster, pillar, accounts, qos, users, settings, absent):
+    inline = {"accounts": accounts, "qos": qos, "users": users, "slurm_accounting": settings}
+    return _Plan(cluster, pillar, inline, absent)
+
+
+def apply(cluster, pillar=False, accounts=None, qos=None, users=None, settings=None, absent=None):
     """
     Make the database what is declared and return what was changed; arguments, result and errors as :func:`diff`.
 
@@ -1357,32 +1545,32 @@ def apply(cluster, pillar=False, accounts=None, qos=None, users=None, settings=N
 
         salt-call slurm_account.apply qhub pillar=true
     """
-    changes, notes, live, wanted, settings = _plan(cluster, pillar, accounts, qos, users, settings)
-    if not changes:
-        return {"changes": {}, "notes": notes}
-    first, load, then = commands(changes, live, wanted, cluster)
-    said = []
-    for words, text in (
-        (["sacctmgr", "-i"], first),
-        (["sacctmgr", "-i", "load", "/dev/stdin"], load),
-        (["sacctmgr", "-i"], then),
-    ):
-        if text:
-            answer = _run(words, stdin=text, timeout=3600)
-            said.append(_said(answer))
-    live = read(
-        cluster, settings["timeout"], any("default_wckey" in e for e in wanted.get("user", {}).values())
-    )
-    again = difference(live, wanted, settings["purge"])
-    if settings["running_jobs"] == "block":
-        again = [change for change in again if change.action != "remove" or change in changes]
-    if again:
-        told = "; ".join(filter(None, said)) or "nothing"
-        rest = json.dumps(report(again[:5]), default=str)
-        raise CommandExecutionError(
-            f"{len(again)} change(s) were not made. sacctmgr said: {told}. Still different: {rest}"
+    plan = _plan(cluster, pillar, accounts, qos, users, settings, absent)
+    if plan.changes:
+        _cancel(plan)
+        said = []
+        for words, text in commands(plan.changes, plan.live, plan.wanted, cluster):
+            said.append(_said(_run(words, stdin=text, timeout=3600)))
+        plan.live = plan.read()
+        # What hold() kept is left over rightly.
+        left = [change for change in plan.difference() if change.action != "remove" or change in plan.changes]
+        if left:
+            told, rest = "; ".join(filter(None, said)) or "nothing", json.dumps(report(left[:5]), default=str)
+            raise CommandExecutionError(
+                f"{len(left)} change(s) were not made. Slurm said: {told}. Still different: {rest}"
+            )
+    return {"changes": report(plan.changes), "notes": plan.notes, "error": plan.error}
+
+
+def _cancel(plan):
+    if plan.jobs:
+        going = set(plan.jobs)
+        _run(["scancel", "-M", plan.cluster, *plan.jobs])
+        _until(
+            plan.settings["timeout"],
+            lambda: f"cancelled jobs have not ended: {', '.join(plan.jobs)}",
+            lambda: None if going & {j for ids in _jobs(plan.cluster, {}).values() for j in ids} else True,
         )
-    return {"changes": report(changes), "notes": notes}
 
 
 def dump(cluster, timeout=300):
@@ -1394,7 +1582,7 @@ def dump(cluster, timeout=300):
     timeout
         Seconds to wait for slurmdbd. Default 300.
 
-    Returns a mapping with ``accounts``, ``qos``, ``users`` and ``slurm_accounting``.
+    Returns a mapping with ``accounts``, ``qos``, ``users`` and ``slurm_accounting`` (licences and reservations).
 
     CLI Example:
 
@@ -1402,4 +1590,7 @@ def dump(cluster, timeout=300):
 
         salt-call --out=yaml slurm_account.dump qhub > users.sls
     """
-    return declare(read(cluster, timeout).tree)
+    try:
+        return declare(read(cluster, timeout).tree)
+    except _NoController:
+        return declare(read(cluster, timeout, reservations=False).tree)
