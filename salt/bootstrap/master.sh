@@ -65,11 +65,11 @@ ext_pillar: [{qhub: {}}]
 lazy_loader_strict_matching: true
 YAML
 say "Starting Salt's master and the minion beside it"
-salt-call --config-dir "$solo" --retcode-passthrough --state-output=changes --log-level=error \
+salt-call --config-dir "$solo" --retcode-passthrough --state-output=terse --state-verbose=false --log-level=error \
     state.apply bootstrap.master
 
 say "Applying the master's states"
-salt-call --retcode-passthrough --state-output=changes --state-verbose=false --log-level=error state.apply
+salt-call --retcode-passthrough --state-output=terse --state-verbose=false --log-level=error state.apply
 
 say "The master is ready. To add a worker:"
 cat <<TEXT

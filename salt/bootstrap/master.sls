@@ -15,6 +15,7 @@ Salt master is running:
     - name: salt-master
     - require:
       - service: Salt master is enabled
+      - cmd: Salt master is restarted after this run
 
 Master's minion has an accepted key:
   cmd.run:
@@ -37,4 +38,5 @@ Salt minion is running:
     - name: salt-minion
     - require:
       - service: Salt minion is enabled
+      - cmd: Salt minion is restarted after this run
       - cmd: Master's minion knows its master's key

@@ -43,6 +43,7 @@ Salt minion is running:
     - require:
       - cmd: Salt is installed
       - service: Salt minion is enabled
+      - cmd: Salt minion is restarted after this run
     - watch:
       - file: Minion has its minion.pem
       - file: Minion has its minion_master.pub

@@ -17,6 +17,7 @@ Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: 
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +48,11 @@ def package_lists(tree):
                 yield from package_lists(value)
 
 
-def debs(target):
-    """Download the packages of every formula, one resolver run per list (lists may exclude each other)."""
+def debs(target, installed):
+    """Download the packages of every formula and what they need beyond the ``installed`` ones (a dpkg status file).
+
+    One resolver run per list: lists may exclude each other.
+    """
     import yaml  # from python3-yaml, installed by main()
 
     target.mkdir(parents=True, exist_ok=True)
@@ -57,7 +61,8 @@ def debs(target):
         tree = yaml.safe_load(defaults.read_text())
         lists += package_lists({family: tree.get(family, {}) for family in ("default", "Debian")})
     for packages in lists:
-        run([*APT, "-o", f"Dir::Cache::archives={target}", "install", "--download-only", *packages])
+        places = ["-o", f"Dir::Cache::archives={target}", "-o", f"Dir::State::status={installed}"]
+        run([*APT, *places, "install", "--download-only", *packages])
     run([*APT, "-o", f"Dir::Cache::archives={target}", "autoclean"])
     (target / "Packages").write_text(
         subprocess.run(["apt-ftparchive", "packages", "."], cwd=target, check=True, capture_output=True, text=True).stdout
@@ -94,12 +99,13 @@ def main():
         sys.exit(__doc__)
     directory = Path(sys.argv[1]).resolve()
     print("mirror: installing the tools", flush=True)
+    bare = shutil.copy("/var/lib/dpkg/status", "/var/tmp/mirror-status")
     run([*APT, "update"])
     run([*APT, "install", *BUILD_PACKAGES])
     print("mirror: building wheels", flush=True)
     wheels(directory / "wheels", "/var/tmp/mirror-venv")
     print("mirror: downloading packages", flush=True)
-    debs(directory / "debs")
+    debs(directory / "debs", bare)
     checksums(directory)
 
 

@@ -13,10 +13,9 @@ from .shell import run, step
 # A bare machine in a room without a way out: it knows no package source until it is told of the mirror.
 CUSTOMIZE = (
     "mv $1/etc/apt/sources.list $1/etc/apt/sources.list.connected",
+    ": > $1/etc/resolv.conf",
     "rm -f $1/etc/machine-id $1/etc/ssh/ssh_host_* && : > $1/etc/machine-id",
     "chroot $1 systemctl enable systemd-networkd.service",
-    "mkdir -p $1/etc/systemd/system/ssh.service.d && printf '[Service]\\nExecStartPre=/usr/bin/ssh-keygen -A\\n'"
-    " > $1/etc/systemd/system/ssh.service.d/keys.conf",
 )
 
 

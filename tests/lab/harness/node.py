@@ -39,7 +39,10 @@ class Node:
             layers = f"lowerdir={lower},upperdir={self.directory}/upper,workdir={self.directory}/work"
             run(["mount", "-t", "overlay", "-o", layers, "overlay", self.root])
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
-        (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+        # As Debian's installer leaves them on a machine without a name server.
+        (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {self.name}\n")
+        if not (self.root / "etc/ssh/ssh_host_ed25519_key").exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.root / "etc/ssh/ssh_host_ed25519_key"])
         network = ["--private-network"]
         if self.address:
             network = [f"--network-bridge={settings.BRIDGE}"]

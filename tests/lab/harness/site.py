@@ -33,7 +33,7 @@ PARTITIONS = {
     }
 }
 USERS = {
-    "groups": {"physics": {"gid": 20000}, "chemistry": {"gid": 20001}},
+    "groups": {"physics": {"gid": 30000}, "chemistry": {"gid": 30001}},
     "accounts": {
         "science": {"description": "Faculty of Science", "organization": "science"},
         "physics": {"parent": "science", "description": "Department of Physics", "fairshare": 10},
