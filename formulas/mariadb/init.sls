@@ -1,12 +1,14 @@
 # MariaDB server. Each service that uses it makes its own database and user (see slurm/database.sls).
 {% from "mariadb/map.jinja" import mariadb %}
+{% set quarter = [grains.mem_total // 1024 * 256, 256] | max %}
+{% set config = dict({"innodb_buffer_pool_size": quarter ~ "M"}, **mariadb.config) %}
 
 MariaDB is configured:
   file.managed:
     - name: /etc/mysql/mariadb.conf.d/99-qhub.cnf
     - contents:
       - '[mariadbd]'
-      {% for key, value in mariadb.config | dictsort if value is not none %}
+      {% for key, value in config | dictsort if value is not none %}
       - {{ (key ~ " = " ~ value) | json }}
       {% endfor %}
     - makedirs: true

@@ -34,3 +34,11 @@ Slurm's log directory exists:
     - mode: '0755'
     - require:
       - pkg: Slurm's user exists
+
+# Debian's packages bring it; auth/slurm has taken its place.
+munge is off:
+  service.dead:
+    - name: munge
+    - enable: false
+    - require:
+      - pkg: Slurm's user exists

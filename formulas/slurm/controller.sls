@@ -1,15 +1,8 @@
 # slurmctld, the controller.
 {% from "slurm/map.jinja" import slurm %}
-{% set master = pillar.cluster.master %}
-{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.id,
-                     AccountingStoragePort=slurm.database.config.DbdPort,
-                     SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
-{% if slurm.gpu_autodetect %}
-{% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
-{% endif %}
 
 include:
-  - slurm.common
+  - slurm.config
   - slurm.database
 
 Slurm controller is installed:
@@ -19,7 +12,7 @@ Slurm controller is installed:
 
 Slurm's state directory exists:
   file.directory:
-    - name: {{ config.StateSaveLocation }}
+    - name: {{ slurm.config.StateSaveLocation }}
     - user: slurm
     - group: slurm
     - mode: '0700'
@@ -27,43 +20,12 @@ Slurm's state directory exists:
     - require:
       - pkg: Slurm's user exists
 
-Slurm is configured:
-  file.managed:
-    - name: {{ slurm.config_dir }}/slurm.conf
-    - source: salt://slurm/files/slurm.conf.jinja
-    - template: jinja
-    - context: {config: {{ config | json }}, partitions: {{ pillar.partitions | json }}}
-    - mode: '0644'
-    - require:
-      - file: Slurm's configuration directory exists
-
-{% set files = {
-  "cgroup.conf": slurm.cgroup,
-  "gres.conf": {"AutoDetect": slurm.gpu_autodetect or "off"},
-  "plugstack.conf": {},
-} %}
-{% for name, content in files.items() %}
-Slurm's {{ name }} is in place:
-  file.managed:
-    - name: {{ slurm.config_dir }}/{{ name }}
-    - source: salt://slurm/files/key_value.conf.jinja
-    - template: jinja
-    - context: {config: {{ content | json }}}
-    - mode: '0644'
-    - require:
-      - pkg: Slurm controller is installed
-    - require_in:
-      - service: Slurm controller is running
-    - onchanges_in:
-      - cmd: Slurm has read its configuration
-{% endfor %}
-
 Slurm's completion log is rotated:
   file.managed:
     - name: /etc/logrotate.d/qhub-slurm
     - source: salt://slurm/files/logrotate.jinja
     - template: jinja
-    - context: {path: {{ config.JobCompLoc | json }}}
+    - context: {path: {{ slurm.config.JobCompLoc | json }}}
     - mode: '0644'
 
 slurmctld comes back by itself:

@@ -4,7 +4,7 @@
 {% set config = dict(database.config, DbdHost=pillar.cluster.master.id) %}
 
 include:
-  - slurm.common
+  - slurm.config
   - mariadb
 
 Accounting database exists:
@@ -66,7 +66,8 @@ slurmdbd is running:
 # It opens its port only when it has read the associations.
 slurmdbd answers:
   cmd.run:
-    - name: timeout {{ database.start_timeout }} sh -c 'until sacctmgr --noheader show cluster; do sleep 0.2; done' >/dev/null 2>&1
+    - name: timeout {{ database.start_timeout }} sh -c 'until timeout 10 sacctmgr --noheader show cluster; do sleep 0.2; done'
     - unless: timeout 10 sacctmgr --noheader show cluster
     - require:
       - service: slurmdbd is running
+      - file: Slurm is configured

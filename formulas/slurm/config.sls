@@ -1,0 +1,41 @@
+# slurm.conf and its companions, on the master alone: slurmctld hands them to everyone else.
+{% from "slurm/map.jinja" import slurm %}
+{% set master = pillar.cluster.master %}
+{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.id,
+                     AccountingStoragePort=slurm.database.config.DbdPort,
+                     SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
+{% if slurm.gpu_autodetect %}
+{% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
+{% endif %}
+
+include:
+  - slurm.common
+
+Slurm is configured:
+  file.managed:
+    - name: {{ slurm.config_dir }}/slurm.conf
+    - source: salt://slurm/files/slurm.conf.jinja
+    - template: jinja
+    - context: {config: {{ config | json }}, partitions: {{ pillar.partitions | json }}}
+    - mode: '0644'
+    - require:
+      - file: Slurm's configuration directory exists
+
+{% set files = {
+  "cgroup.conf": slurm.cgroup,
+  "gres.conf": {"AutoDetect": slurm.gpu_autodetect or "off"},
+  "plugstack.conf": {},
+} %}
+{% for name, content in files.items() %}
+Slurm's {{ name }} is in place:
+  file.managed:
+    - name: {{ slurm.config_dir }}/{{ name }}
+    - source: salt://slurm/files/key_value.conf.jinja
+    - template: jinja
+    - context: {config: {{ content | json }}}
+    - mode: '0644'
+    - require:
+      - file: Slurm's configuration directory exists
+    - onchanges_in:
+      - cmd: Slurm has read its configuration
+{% endfor %}
