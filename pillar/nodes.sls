@@ -7,4 +7,5 @@ nodes: {}
 #     address: 10.0.0.12
 #     features: [gpu]        # what partitions choose nodes by; default none
 #     weight: 10             # nodes of lower weight get jobs first; default 1
+#     gres: "gpu:a100:4"     # only what the node cannot find by itself
 #     roles: [worker]        # the default

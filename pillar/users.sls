@@ -29,3 +29,10 @@ users: {}
 #     ssh_keys:
 #       - ssh-ed25519 AAAA... ada@laptop
 #     accounts: [physics]            # or with limits of this user: {physics: {max_jobs: 3}}
+
+# Limits of every user's association that nothing nearer sets, and what is removed from Slurm's accounting when it is no
+# longer declared here: only what was made from here (owned), and never more than purge_limit at once.
+slurm_accounting: {}
+#   defaults: {max_submit_jobs: 1000}
+#   purge: owned
+#   purge_limit: {count: 50, share: 0.25}

@@ -150,6 +150,22 @@ def rule_breakers(chunks, secrets):
             yield f"{chunk['__id__']}: skip_verify"
 
 
+def test_rule_breakers_are_found():
+    run = {"state": "cmd", "fun": "run", "__id__": "A", "name": "echo sesame"}
+    key = {"state": "file", "fun": "managed", "__id__": "B", "contents_pillar": "secrets:slurm_key"}
+    fetch = {"state": "file", "fun": "managed", "__id__": "C", "skip_verify": True, "verify_ssl": False}
+    found = list(rule_breakers([run, key, fetch], {"sesame"}))
+    assert [line.split(": ", 1)[0] for line in found] == ["A", "A", "B", "C", "C"]
+    assert (
+        list(
+            rule_breakers(
+                [{**run, "name": "true", "creates": "/x"}, {**key, "show_changes": False}], {"sesame"}
+            )
+        )
+        == []
+    )
+
+
 def templates(highstate, chunks):
     """Render every file that states manage, as they would; yield what goes wrong."""
     state = highstate.state

@@ -62,7 +62,7 @@ def test_defaults_are_a_valid_pillar(site):
 def test_each_id_gets_its_own_files(site):
     site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
     master, worker = site.pillar(), site.pillar("w1")
-    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "members"}
+    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "slurm_accounting", "members"}
     assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
     assert set(worker["secrets"]) == {"slurm_key"}
@@ -319,24 +319,44 @@ def test_ten_thousand_users_are_checked_in_a_second():
 # As an administrator meets it
 
 
+def run(program, config, *arguments):
+    """Run one of Salt's programs, ``salt_call`` or ``salt_run``, and return the finished process."""
+    command = [sys.executable, "-c", f"import salt.scripts; salt.scripts.{program}()", "--config-dir", config]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
 def test_state_apply_is_refused_before_anything_is_touched(site, options, tmp_path):
-    states = tmp_path / "states"
+    states, touched = tmp_path / "states", tmp_path / "touched"
     states.mkdir()
-    (states / "touched.sls").write_text(yaml.safe_dump({str(tmp_path / "touched"): {"file.touch": []}}))
+    (states / "touch.sls").write_text(yaml.safe_dump({str(touched): {"file.touch": []}}))
     opts = options("minion", tmp_path / "minion", site.directory)
-    config = tmp_path / "minion/minion"
-    settings = yaml.safe_load(config.read_text())
-    settings["file_roots"]["base"].append(str(states))
-    config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-c", "import salt.scripts; salt.scripts.salt_call()", "--local"]
-    command += ["--config-dir", str(config.parent), "--retcode-passthrough", "state.apply", "touched"]
+    roots = {"base": [*opts["file_roots"]["base"], str(states)]}
+    (tmp_path / "minion/minion.d").mkdir()
+    (tmp_path / "minion/minion.d/states.conf").write_text(yaml.safe_dump({"file_roots": roots}))
+    apply = ("--local", "--retcode-passthrough", "state.apply", "touch")
     site.write(users="users: {ada: {uid: 1}}")
-    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    refused = run("salt_call", tmp_path / "minion", *apply)
     assert refused.returncode != 0
     assert "users.ada.uid: 1 is not allowed: 10000 to 60000 (cluster.ids)" in refused.stdout
-    assert opts["id"] == "master"
-    assert not (tmp_path / "touched").exists()
+    assert not touched.exists()
     site.write(users="users: {ada: {uid: 20001}}")
-    applied = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    applied = run("salt_call", tmp_path / "minion", *apply)
     assert applied.returncode == 0, applied.stdout + applied.stderr
-    assert (tmp_path / "touched").exists()
+    assert touched.exists()
+
+
+def test_one_command_validates_without_a_master(site, tmp_path):
+    (Path(site.opts["cachedir"]) / "proc").mkdir(parents=True)  # as a master that ran once leaves it
+    site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
+    valid = run("salt_run", tmp_path / "salt", "cluster.validate")
+    counts = "2 nodes, 2 partitions, 2 users, 1 groups, 2 accounts, 1 qos"
+    assert (valid.returncode, valid.stdout.strip()) == (0, f"pillar is valid: {counts}")
+    site.write(users="users: {ada: {uid: 1}}", nodes="nodes: {w1: {}")
+    refused = run("salt_run", tmp_path / "salt", "cluster.validate")
+    assert refused.returncode == 1
+    assert "Rendering" in refused.stdout
+    site.write(nodes=NODES)
+    refused = run("salt_run", tmp_path / "salt", "cluster.validate")
+    assert refused.returncode == 1
+    assert "- users.ada.uid: 1 is not allowed: 10000 to 60000 (cluster.ids)" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
