@@ -55,5 +55,8 @@ Slurm has read its configuration:
     - name: timeout {{ slurm.controller.start_timeout }} sh -c 'until scontrol ping; do sleep 0.2; done' && scontrol reconfigure
     - onchanges:
       - file: Slurm is configured
+      - file: Slurm's cgroup.conf is in place
+      - file: Slurm's gres.conf is in place
+      - file: Slurm's plugstack.conf is in place
     - require:
       - service: Slurm controller is running
