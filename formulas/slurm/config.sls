@@ -1,12 +1,16 @@
 # slurm.conf and its companions, on the master alone: slurmctld hands them to everyone else.
 {% from "slurm/map.jinja" import slurm %}
 {% set master = pillar.cluster.master %}
-{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.id,
+{% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.address,
                      AccountingStoragePort=slurm.database.config.DbdPort,
                      SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
 {% if slurm.gpu_autodetect %}
 {% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
 {% endif %}
+# Only where there are scripts: Slurm fails a job whose pattern matches no file.
+{% for kind in ("prolog", "epilog") if slurm[kind] %}
+{% do config.update({kind | capitalize: slurm.config_dir ~ "/" ~ kind ~ ".d/*"}) %}
+{% endfor %}
 
 include:
   - slurm.common
@@ -36,6 +40,4 @@ Slurm's {{ name }} is in place:
     - mode: '0644'
     - require:
       - file: Slurm's configuration directory exists
-    - onchanges_in:
-      - cmd: Slurm has read its configuration
 {% endfor %}

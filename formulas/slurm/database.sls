@@ -1,7 +1,7 @@
 # slurmdbd, the accounting daemon, and its database.
 {% from "slurm/map.jinja" import slurm %}
 {% set database = slurm.database %}
-{% set config = dict(database.config, DbdHost=pillar.cluster.master.id) %}
+{% set config = dict(database.config, DbdHost=pillar.cluster.master.id, DbdAddr=pillar.cluster.master.address) %}
 
 include:
   - slurm.config

@@ -23,11 +23,12 @@ def preseed(minion_id):
 
     Returns ``{"minion.pem": text, "minion.pub": text, "minion_master.pub": text}``.
     """
-    pki = Path(__opts__["pki_dir"])
+    master = __opts__["__master_opts__"]
+    pki = Path(master["pki_dir"])
     private, public = (pki / "preseeded" / f"{minion_id}.{suffix}" for suffix in ("pem", "pub"))
     if not private.exists():
         private.parent.mkdir(mode=0o700, exist_ok=True)
-        write_keys(str(private.parent), minion_id, __opts__["keysize"])
+        write_keys(str(private.parent), minion_id, master["keysize"])
     accepted = pki / "minions" / minion_id
     if not accepted.exists() or accepted.read_text() != public.read_text():
         part = accepted.parent / f".{minion_id}"

@@ -1,0 +1,178 @@
+"""
+Nodes that join and leave, seen from the master. The orchestrations ``orch.converge`` and ``orch.remove`` use these; what
+they decide comes from accepted keys, the pillar and Slurm, never from an event.
+"""
+
+import logging
+import subprocess
+import time
+from pathlib import Path
+
+import salt.utils.network
+from salt.exceptions import CommandExecutionError
+
+log = logging.getLogger(__name__)
+
+# Of Slurm's node states: the node has registered, answers, and is not given up. "*" means it does not answer.
+_GONE = ("down", "unknown", "future", "invalid", "power")
+
+
+def members():
+    """
+    Return the members of the cluster: ``{id: {"address", "roles", ...}}``.
+
+    Members are the master and the pillar's nodes whose key is accepted. Raises
+    :class:`~salt.exceptions.CommandExecutionError` with all problems if the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.members
+    """
+    pillar, errors = __salt__["cluster.compiled_pillar"]()
+    if errors:
+        raise CommandExecutionError("\n".join(errors))
+    return pillar["members"]
+
+
+def joining():
+    """
+    Return the ids (a list) of workers that are connected to the master and not in service in Slurm.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.joining
+    """
+    connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
+    in_service = {name for name, state in node_states().items() if serves(state)}
+    return [
+        name
+        for name, member in sorted(members().items())
+        if "worker" in member["roles"]
+        and name not in in_service
+        and (member["address"] in connected or "master" in member["roles"])
+    ]
+
+
+def node_states():
+    """Return ``{node: state}`` as ``sinfo`` has it; ``{}`` while slurmctld does not answer."""
+    result = _slurm("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
+    return dict(line.split() for line in result.stdout.splitlines())
+
+
+def serves(state):
+    """Whether a node in this state of ``sinfo`` (such as ``idle``, ``down*``) has registered and answers."""
+    return not state.endswith("*") and not state.startswith(_GONE)
+
+
+def prove(nodes, timeout=60):
+    """
+    Wait until Slurm has each of ``nodes`` (a list of ids) in service, and run a job there.
+
+    Each node that did is told as the event ``qhub/node/<id>/ready``, each other one as ``qhub/node/<id>/failed``, with
+    the seconds it took or the reason.
+
+    timeout
+        Seconds for all of them together.
+
+    Returns the ids that are ready. Raises :class:`~salt.exceptions.CommandExecutionError` naming the others.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.prove '[w1, w2]'
+    """
+    start = time.monotonic()
+    ready, waiting = [], list(nodes)
+    reasons = dict.fromkeys(waiting, "is not in Slurm")
+    while waiting and time.monotonic() < start + timeout:
+        states = node_states()
+        for name in [name for name in waiting if name in states]:
+            reasons[name] = f"is {states[name]} in Slurm"
+            if serves(states[name]) and _runs_a_job(name):
+                waiting.remove(name)
+                ready.append(name)
+                _tell(name, "ready", {"seconds": round(time.monotonic() - start, 1)})
+        if waiting:
+            time.sleep(0.3)
+    for name in waiting:
+        _tell(name, "failed", {"reason": reasons[name]})
+    if waiting:
+        raise CommandExecutionError("; ".join(f"{name} {reasons[name]} after {timeout} s" for name in waiting))
+    return ready
+
+
+def drain(node, reason, timeout=3600):
+    """
+    Let no new job start on ``node`` and wait until the running ones have ended.
+
+    reason
+        What Slurm shows to users.
+    timeout
+        Seconds to wait; then the node stays drained, and :class:`~salt.exceptions.CommandExecutionError` names the jobs.
+
+    Returns ``True``. A node that Slurm does not know has nothing to wait for.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.drain w2 'new disk'
+    """
+    if node not in node_states():
+        return True
+    _slurm("scontrol", "update", f"nodename={node}", "state=drain", f"reason={reason}")
+    deadline = time.monotonic() + timeout
+    while jobs := _slurm("squeue", "--noheader", f"--nodelist={node}", "--format=%A").stdout.split():
+        if time.monotonic() > deadline:
+            raise CommandExecutionError(f"{node} is drained, but after {timeout} s still runs the jobs {', '.join(jobs)}")
+        time.sleep(1)
+    return True
+
+
+def forget(node):
+    """
+    Delete ``node`` from Slurm, and its minion key in every form.
+
+    Returns ``True``, also when there was nothing to delete.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.forget w2
+    """
+    if node in node_states():
+        # A node that still answers could register again.
+        _slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=removed")
+        _slurm("scontrol", "delete", f"nodename={node}")
+    pki = Path(__opts__["pki_dir"])
+    for path in (pki / "preseeded" / f"{node}.pem", pki / "preseeded" / f"{node}.pub"):
+        path.unlink(missing_ok=True)
+    for state in ("minions", "minions_pre", "minions_rejected", "minions_denied"):
+        (pki / state / node).unlink(missing_ok=True)
+    _tell(node, "removed", {})
+    return True
+
+
+def _runs_a_job(node):
+    limits = ("--nodes=1", "--ntasks=1", "--mem=1", "--time=1", "--immediate=10")
+    result = _slurm("srun", "--quiet", f"--nodelist={node}", "--job-name=join", *limits, "true", check=False)
+    # A node that users fill the moment it is there has proved itself too.
+    return result.returncode == 0 or node_states().get(node) in ("mixed", "allocated")
+
+
+def _slurm(*command, check=True):
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if check and result.returncode:
+        raise CommandExecutionError(f"{' '.join(command)}: {result.stderr.strip()}")
+    return result
+
+
+def _tell(node, what, content):
+    log.info("Node %s is %s %s", node, what, content)
+    __salt__["event.send"](f"qhub/node/{node}/{what}", content)
