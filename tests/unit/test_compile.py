@@ -56,26 +56,32 @@ def cases():
     def applies(role, name):
         if name in by_role["both"]:
             return name in by_role[role]
-        return role == "master" or not (name.startswith("orch.") or name == "bootstrap.master")
+        return role == "master" or name != "bootstrap.master"
 
-    return [(role, name) for name in sls_names() for role in ROLES if applies(role, name)]
+    names = [name for name in sls_names() if not name.startswith("orch.")]
+    return [(role, name) for name in names for role in ROLES if applies(role, name)]
 
 
 @pytest.fixture(scope="module")
 def compilers(options, tmp_path_factory):
-    """Return a function ``(role, size, claim=None)`` -> an open HighState of that minion, made once."""
+    """
+    Return a function ``(role, size, claim=None, node=None)`` -> an open HighState of that minion, made once.
+
+    ``claim`` is a role whose grain it has instead; ``node`` a worker that it is an orchestration about.
+    """
     base = tmp_path_factory.mktemp("compile")
     # A wrapper of salt-ssh is called by the states that salt-ssh applies.
     shutil.copytree(ROOT / "salt/_wrapper", base / "wrappers/_modules")
     pki = base / "salt/etc/salt/pki/minion"
     (pki / "minions").mkdir(parents=True)
-    (pki / "master.pub").write_text("the master's key")
+    for name in ("master.pub", "minions/w1", "minions/w2"):
+        (pki / name).write_text("a public key")
     grains = {}
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def compiler(role, size, claim=None):
-            site = base / f"{role}-{size}-{claim}"
+        def compiler(role, size, claim=None, node=None):
+            site = base / f"{role}-{size}-{claim}-{node}"
             site.mkdir()
             if size == "full":
                 shutil.copytree(HERE / "full", site, dirs_exist_ok=True)
@@ -83,7 +89,7 @@ def compilers(options, tmp_path_factory):
             if role == "both":
                 address = {"minimal": "10.0.0.10", "full": "10.20.0.1"}[size]
                 nodes[ROLES[role][size]] = {"address": address}
-            elif size == "minimal" and role == "worker":
+            elif size == "minimal" and (role == "worker" or node):
                 nodes["w1"] = {"address": "10.0.0.11"}
             (site / "nodes.sls").write_text(yaml.safe_dump({"nodes": nodes}))
             opts = options("minion", base / "salt", site)
@@ -97,7 +103,7 @@ def compilers(options, tmp_path_factory):
                 "roles": GRAINS[claim or role],
                 "os_family": "Debian",
             }
-            return stack.enter_context(salt.state.HighState(opts))
+            return stack.enter_context(salt.state.HighState(opts, pillar_override=node and {"node": node}))
 
         yield compiler
 
@@ -200,6 +206,33 @@ def test_compiles(compilers, role, size, name):
     secrets = {str(value) for value in highstate.state.opts["pillar"].get("secrets", {}).values()}
     errors += [*rule_breakers(chunks, secrets), *templates(highstate, chunks)]
     assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize("size", ["minimal", "full"])
+@pytest.mark.parametrize("name", [name for name in sls_names() if name.startswith("orch.")])
+def test_an_orchestration_compiles(compilers, size, name):
+    highstate = compilers("master", size, node="w1")
+    state, runners = highstate.state, salt.loader.runner(highstate.opts)
+    # What the cluster would answer; there is none.
+    answers = {
+        "membership.members": state.opts["pillar"]["members"],
+        "membership.joining": ["w1"],
+        "manage.up": [state.opts["id"], "w1"],
+    }
+    state.functions["saltutil.runner"] = lambda name: answers[name]
+    chunks, errors = compiled(highstate, name)
+    errors += rule_breakers(chunks, set())
+    for chunk in every(chunks, "salt", "runner"):
+        arguments = set(chunk) - KEYWORDS - {"name"}
+        arguments = {key for key in arguments if not key.startswith("__")}
+        if chunk["name"] not in runners:
+            errors.append(f"{chunk['__id__']}: no runner {chunk['name']}")
+        elif unknown := arguments - set(inspect.signature(runners[chunk["name"]]).parameters):
+            errors.append(f"{chunk['__id__']}: {chunk['name']} takes no {unknown}")
+    for chunk in every(chunks, "salt", "state"):
+        errors += [f"{chunk['__id__']}: no SLS {sls}" for sls in set(chunk.get("sls", ())) - set(sls_names())]
+    assert not errors, "\n".join(errors)
+    assert chunks
 
 
 @pytest.mark.parametrize("size", ["minimal", "full"])
