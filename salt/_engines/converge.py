@@ -14,34 +14,38 @@ import salt.utils.event
 log = logging.getLogger(__name__)
 
 SETTLE = 1  # seconds: machines that start together are brought in together
+RETRY = 15  # seconds until a look that failed is repeated
 
 
 def start():
     """Run ``orch.converge`` whenever a minion has started and workers are not in service."""
-    with salt.utils.event.get_event("master", opts=__opts__, sock_dir=__opts__["sock_dir"], listen=True) as bus:
-        look = True  # workers may have come while the master was away
+    with (
+        salt.utils.event.get_event("master", opts=__opts__, sock_dir=__opts__["sock_dir"], listen=True) as bus,
+        salt.runner.RunnerClient(__opts__) as runners,
+    ):
+        seen = _converge(runners)  # workers may have come while the master was away
         while True:
-            if look:
+            started = _is_start(bus.get_event(wait=RETRY, tag="salt/minion/", match_type="startswith", full=True))
+            if started:
                 time.sleep(SETTLE)
-                _drain(bus)
-                _converge()
-            look = _is_start(bus.get_event(wait=60, tag="salt/minion/", match_type="startswith", full=True))
+                while bus.get_event(wait=0.01, tag="salt/minion/", match_type="startswith"):
+                    pass
+            if started or not seen:
+                seen = _converge(runners)
 
 
 def _is_start(event):
     return bool(event) and event["tag"].endswith("/start")
 
 
-def _drain(bus):
-    while bus.get_event(wait=0.01, tag="salt/minion/", match_type="startswith"):
-        pass
-
-
-def _converge():
+def _converge(runners):
+    """Return whether there was an answer to who is joining; bring those into service."""
     try:
-        with salt.runner.RunnerClient(__opts__) as runners:
-            if joining := runners.cmd("membership.joining", print_event=False):
-                log.info("Joining: %s", ", ".join(joining))
-                runners.cmd("state.orchestrate", ["orch.converge"], print_event=False)
-    except Exception:  # the bus must be read on, whatever happened
-        log.exception("Bringing workers into service failed")
+        joining = runners.functions["membership.joining"]()
+    except Exception as error:  # the bus must be read on, whatever happened
+        log.warning("Who is joining cannot be told yet: %s", error)
+        return False
+    if joining:
+        log.warning("Joining: %s", ", ".join(joining))
+        runners.cmd("state.orchestrate", ["orch.converge"], print_event=False)
+    return True

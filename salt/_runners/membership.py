@@ -40,14 +40,17 @@ def joining():
     """
     Return the ids (a list) of workers that are connected to the master and not in service in Slurm.
 
+    Raises :class:`~salt.exceptions.CommandExecutionError` if the pillar is not valid or slurmctld does not answer: without
+    it nobody can join.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run membership.joining
     """
-    connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
     in_service = {name for name, state in node_states().items() if serves(state)}
+    connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
     return [
         name
         for name, member in sorted(members().items())
@@ -58,8 +61,12 @@ def joining():
 
 
 def node_states():
-    """Return ``{node: state}`` as ``sinfo`` has it; ``{}`` while slurmctld does not answer."""
-    result = _slurm("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
+    """
+    Return ``{node: state}`` as ``sinfo`` has it.
+
+    Raises :class:`~salt.exceptions.CommandExecutionError` while slurmctld does not answer.
+    """
+    result = _slurm("sinfo", "--noheader", "--Node", "--format=%N %T")
     return dict(line.split() for line in result.stdout.splitlines())
 
 
@@ -167,7 +174,10 @@ def _runs_a_job(node):
 
 
 def _slurm(*command, check=True):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandExecutionError(f"{command[0]}: {error}") from error
     if check and result.returncode:
         raise CommandExecutionError(f"{' '.join(command)}: {result.stderr.strip()}")
     return result

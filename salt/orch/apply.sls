@@ -1,5 +1,6 @@
 # Apply the pillar to the whole cluster, the master first: salt-run state.orchestrate orch.apply
 {% set members = salt["saltutil.runner"]("membership.members") %}
+{% if members is string %}{{ raise(members) }}{% endif %}
 {% set master = opts.id %}
 
 Master is as declared:

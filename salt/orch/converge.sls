@@ -1,6 +1,7 @@
 # Bring every connected worker that is not in service into it. Takes no argument; costs the master one run, however many
 # workers join. The engine `converge` starts it; by hand: salt-run state.orchestrate orch.converge
 {% set joining = salt["saltutil.runner"]("membership.joining") %}
+{% if joining is string %}{{ raise(joining) }}{% endif %}
 
 {% if joining %}
 Cluster knows its members:

@@ -4,6 +4,7 @@
 #   reason    what users see while it is drained (default: removed)
 #   timeout   seconds to wait for its jobs (default: 3600); after that it stays drained and nothing more is done
 {% set members = salt["saltutil.runner"]("membership.members") %}
+{% if members is string %}{{ raise(members) }}{% endif %}
 {% set master = opts.id %}
 {% set node = pillar.get("node") %}
 {% if node == master or node not in members %}

@@ -12,14 +12,7 @@ import salt.pillar
 import yaml
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 salt._logging.shutdown_temp_handler()  # else all that Salt logs comes at the end, into closed streams
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.unit)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,54 @@
+# What one does with this repository. Everything runs as root on a Debian machine; see README.md.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+LAB := python3 -m tests.lab.harness
+BIN := .venv/bin
+# Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
+T ?=
+
+.PHONY: help lab lab-down lab-status lab-shell test lint bench host-packages
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+lab: host-packages ## build and start a cluster in containers on this machine
+	@$(LAB) up
+
+lab-down: ## stop it and remove all it made, but for the caches
+	@$(LAB) down
+
+lab-status: ## what runs in it
+	@$(LAB) status
+
+lab-shell: ## a shell on one of its machines: NODE=w1 [CMD='...']
+	@$(LAB) shell "$(NODE)" $(if $(CMD),$(call quoted,$(CMD)))
+
+test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
+	@$(BIN)/pytest $(T)
+
+bench: $(BIN)/.ready ## the figures, each beside what it is compared to
+	@$(BIN)/python -m tests.bench
+
+lint: $(BIN)/.ready ## static checks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/salt-lint $$(git ls-files '*.sls')
+	@shellcheck $$(git ls-files '*.sh') .ci/run
+
+$(BIN)/.ready: tests/requirements.lock | host-packages
+	@echo "Installing the test environment into .venv (two minutes the first time)"
+	@python3 -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/requirements.lock
+	@touch $@
+
+host-packages:
+	@packages="$$(python3 -c 'from tests.lab.harness import settings; print(*settings.HOST_PACKAGES)')"; \
+	if ! dpkg-query --show $$packages >/dev/null 2>&1; then \
+		echo "Installing on this machine: $$packages"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$packages >/dev/null; \
+	fi
+
+# A word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'

@@ -1,0 +1,121 @@
+"""The lab as tests see it: what an administrator and a user can do, and nothing else."""
+
+import contextlib
+import copy
+
+import pytest
+
+from tests.lab.harness import lab as the_lab
+from tests.lab.harness import settings, site
+from tests.lab.harness.node import machines
+from tests.lab.harness.shell import wait_for
+
+
+class Lab:
+    """The running lab. ``node(name)`` is a machine; the methods are what its administrator does."""
+
+    node = staticmethod(the_lab.node)
+    wait_for = staticmethod(wait_for)
+
+    @property
+    def master(self):
+        """The master."""
+        return self.node("master")
+
+    @property
+    def workers(self):
+        """The workers that every test finds."""
+        return [self.node(name) for name in settings.NODES if name != "master"]
+
+    def highstate(self, name, check=True, test=False):
+        """Apply a node's states through the master; return ``{state: result}``, and raise if one failed."""
+        return self.apply(name, [], check=check, test=test)
+
+    def apply(self, name, sls, *, check=True, test=False):
+        """Apply some SLS to a node through the master."""
+        words = ["salt", "--out=json", "--static", "--timeout=120", name, "state.apply", *sls]
+        result = self.master.run([*words, *(["test=true"] if test else [])], check=False, timeout=300)
+        states = parse(result.stdout)[name]
+        failed = states if not isinstance(states, dict) else {k: s for k, s in states.items() if s["result"] is False}
+        if check and failed:
+            raise AssertionError(f"{name}: {failed}")
+        return states
+
+    def orchestrate(self, sls, check=True, **pillar):
+        """Run an orchestration on the master; return the ``CompletedProcess``."""
+        words = ["salt-run", "--out=json", "state.orchestrate", sls, f"pillar={json_of(pillar)}"]
+        return self.master.run(words, check=check, timeout=300)
+
+    def sacctmgr(self, *words):
+        """Return sacctmgr's rows as lists."""
+        out = self.master.run(["sacctmgr", "--noheader", "--parsable2", "show", *words]).stdout
+        return [line.split("|") for line in out.splitlines()]
+
+    def as_user(self, user, words, **options):
+        """Run a command on the master as a user would after signing in."""
+        return self.master.run(["runuser", "-u", user, "--", *words], **options)
+
+    def job(self, user, *words, timeout=60):
+        """Submit a batch job as ``user`` from home, wait for its end; return ``(job id, output)``."""
+        script = "#!/bin/sh\n" + words[-1] + "\n"
+        submit = ["runuser", "-l", user, "-c", f"sbatch --parsable --output=job-%j {' '.join(words[:-1])}"]
+        job = self.master.run(submit, input=script).stdout.strip()
+        wait_for(f"job {job} ends", lambda: self.state(job) not in ("", "PENDING", "RUNNING", "COMPLETING"), timeout=timeout)
+        return job, self.master.run(["cat", f"/home/{user}/job-{job}"]).stdout
+
+    def state(self, job):
+        """Return a job's state from the accounting database; ``""`` while it has none."""
+        out = self.master.run(["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]).stdout.split()
+        return out[0] if out else ""
+
+    @contextlib.contextmanager
+    def pillar(self, **files):
+        """Edit pillar files, each from a deep copy of the lab's own: ``pillar(users=function)``; undone at the end."""
+        originals = {"users": site.USERS, "partitions": site.PARTITIONS, "cluster": site.CLUSTER, "nodes": site.nodes()}
+        edited = {name: edit(copy.deepcopy(originals[name])) for name, edit in files.items()}
+        site.write(self.master, **edited)
+        try:
+            yield edited
+        finally:
+            site.write(self.master, **{name: originals[name] for name in files})
+
+
+def json_of(value):
+    import json
+
+    return json.dumps(value)
+
+
+def parse(text):
+    """Return the JSON that a Salt command printed, whatever warnings it printed around it."""
+    import json
+
+    return json.loads(text[text.index("{") :])
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The lab, brought up if it is not, and then taken down at the end."""
+    found = the_lab.COMPLETE.exists()
+    the_lab.up()
+    yield Lab()
+    if not found:
+        the_lab.down()
+
+
+@pytest.fixture(scope="session")
+def master(lab):
+    """The lab's master."""
+    return lab.master
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Add the journals of units that failed or complained to the report of a failed lab test."""
+    report = yield
+    if report.when == "call" and report.failed and "lab" in item.fixturenames:
+        for name in sorted(name for _, name in machines()):
+            with contextlib.suppress(Exception):
+                journal = the_lab.node(name).run(["journalctl", "-q", "--no-pager", "-p", "warning", "-n", "25"], check=False)
+                report.sections.append((f"journal of {name}", journal.stdout))
+    return report
