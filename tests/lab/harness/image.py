@@ -56,16 +56,16 @@ def mirror():
 def _fill(directory, scratch):
     root = scratch / "root"
     with overlay(base(), scratch):
-        _connect(root)
-        with _mounted("--bind", directory, root / settings.MIRROR[1:]), _mounted(
+        connect(root)
+        with mounted("--bind", directory, root / settings.MIRROR[1:]), mounted(
             "--bind", settings.REPOSITORY, root / settings.CHECKOUT[1:]
-        ), _mounted("-t", "proc", "proc", root / "proc"):  # fmt: skip
+        ), mounted("-t", "proc", "proc", root / "proc"):  # fmt: skip
             script = f"{settings.CHECKOUT}/salt/bootstrap/mirror.py"
             environment = {k: v for k, v in os.environ.items() if k != "PIP_FIND_LINKS"}
             run(["chroot", root, "python3", script, settings.MIRROR], timeout=1800, env=environment)
 
 
-def _connect(root):
+def connect(root):
     """Let a root use the package registries as this machine does: same resolver, same trusted CAs."""
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     shutil.copy(root / "etc/apt/sources.list.connected", root / "etc/apt/sources.list")
@@ -83,7 +83,7 @@ def overlay(lower, directory):
     """Mount ``directory/root`` as a writable layer over ``lower``; the layer stays, the mount goes."""
     for name in ("upper", "work", "root"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    with _mounted(
+    with mounted(
         "-t", "overlay", "-o", f"lowerdir={lower},upperdir={directory}/upper,workdir={directory}/work",
         "overlay", directory / "root",
     ):  # fmt: skip
@@ -91,7 +91,8 @@ def overlay(lower, directory):
 
 
 @contextlib.contextmanager
-def _mounted(*arguments):
+def mounted(*arguments):
+    """Mount as ``mount`` with these arguments does, the last of which is made if it is not there."""
     arguments[-1].mkdir(parents=True, exist_ok=True)
     run(["mount", *arguments])
     try:
