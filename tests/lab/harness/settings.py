@@ -23,7 +23,10 @@ IMAGE_PACKAGES = (
     "ca-certificates", "dbus", "iproute2", "openssh-client", "openssh-server", "procps", "python3",
     "sudo", "systemd", "systemd-sysv", "udev",
 )
-HOST_PACKAGES = ("mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux")
+HOST_PACKAGES = (
+    "mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux",
+    "libnfs-utils", "qemu-system-x86", "e2fsprogs",  # the tests of NFS
+)  # fmt: skip
 
 CHECKOUT = "/srv/qhub"  # where the repository is on the master
 MIRROR = "/srv/mirror"  # where every node finds the packages; there is no other source

@@ -1,0 +1,125 @@
+"""The lab's NFS server answers its members, to whom root is nobody, and no one else.
+
+The client is libnfs of the machine that runs the tests, in a worker's network: containers cannot mount NFS.
+What needs a kernel's client is in test_nfs_kernel.py.
+"""
+
+import subprocess
+
+import pytest
+
+from .harness import settings
+from .harness.shell import run, wait_for
+
+ADA = "uid=20001&gid=20001"
+ROOT = "uid=0&gid=0"
+
+
+def nfs(lab, node, program, path, *before, who=ROOT, **options):
+    """Run one of libnfs' programs on an exported path, from a node's network, as ``who``."""
+    return run([*network(lab, node), program, *before, url(path, who)], timeout=30, **options)
+
+
+def network(lab, node):
+    """Return the start of a command that runs in the network of a node, or of this machine (``None``)."""
+    return ["nsenter", "--net", "--target", lab.node(node).leader] if node else []
+
+
+def url(path, who):
+    """Return what libnfs calls a path of the master's."""
+    return f"nfs://{settings.ADDRESSES['master']}{path}?version=4&{who}"
+
+
+@pytest.fixture
+def open_directory(lab):
+    """A directory where everyone may write, so that only the server decides who a file belongs to."""
+    path = "/home/open-to-all"
+    lab.master.run(["install", "-d", "-m", "1777", path])
+    yield path
+    lab.master.run(["rm", "-r", path])
+
+
+@pytest.fixture
+def letter(tmp_path):
+    """A small file on this machine."""
+    path = tmp_path / "letter"
+    path.write_text("Dear Charles\n")
+    return path
+
+
+@pytest.mark.parametrize("worker", ["w1", "w2"])
+def test_a_worker_sees_the_homes(lab, worker):
+    assert "ada" in nfs(lab, worker, "nfs-ls", "/home").stdout.split()
+
+
+def test_a_user_reads_and_writes_at_home(lab, letter):
+    nfs(lab, "w1", "nfs-cp", "/home/ada/letter", letter, who=ADA)
+    try:
+        assert lab.master.run(["stat", "-c", "%U:%G", "/home/ada/letter"]).stdout == "ada:ada\n"
+        assert nfs(lab, "w1", "nfs-cat", "/home/ada/letter", who=ADA).stdout == "Dear Charles\n"
+    finally:
+        lab.master.run(["rm", "/home/ada/letter"])
+
+
+def test_a_workers_root_is_nobody(lab, open_directory, letter):
+    lab.master.run(["touch", f"{open_directory}/roots"])
+    lab.master.run(["chmod", "0600", f"{open_directory}/roots"])
+    refused = nfs(lab, "w1", "nfs-cat", f"{open_directory}/roots", check=False)
+    assert "NFS4ERR_ACCESS" in refused.stderr
+    # libnfs cannot open again what it has made for nobody, and says so; the file is there.
+    nfs(lab, "w1", "nfs-cp", f"{open_directory}/new", letter, check=False)
+    assert lab.master.run(["stat", "-c", "%u:%g", f"{open_directory}/new"]).stdout == "65534:65534\n"
+
+
+def test_shared_software_is_for_reading(lab, letter):
+    lab.master.run(["tee", "/opt/qhub/shared/tool"], input="a tool\n")
+    try:
+        assert nfs(lab, "w1", "nfs-cat", "/opt/qhub/shared/tool", who=ADA).stdout == "a tool\n"
+        refused = nfs(lab, "w1", "nfs-cp", "/opt/qhub/shared/mine", letter, who=ADA, check=False)
+        assert "NFS4ERR_ROFS" in refused.stderr
+    finally:
+        lab.master.run(["rm", "/opt/qhub/shared/tool"])
+
+
+@pytest.mark.parametrize("path", ["/home", "/opt/qhub/shared"])
+def test_another_address_is_refused(lab, path):
+    refused = nfs(lab, None, "nfs-ls", path, check=False)
+    assert refused.returncode
+    assert "NFS4ERR_NOENT" in refused.stderr, "it answers, and shows nothing"
+
+
+def test_no_older_nfs_is_spoken(lab):
+    listening = lab.master.run(["ss", "-Hlntu", "( sport = :2049 or sport = :111 )"]).stdout.splitlines()
+    assert [line.split()[4].rpartition(":")[2] for line in listening] == ["2049"]
+
+
+def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_directory):
+    """What a client has open survives every change of the member list; so a join disturbs nobody."""
+    size = 64 << 20
+    lab.master.run(["truncate", "--size", size, f"{open_directory}/big"])
+    server = lab.master.run(["systemctl", "show", "-p", "MainPID", "nfs-ganesha"]).stdout
+    read = [*network(lab, "w1"), "nfs-cat", url(f"{open_directory}/big", ADA)]
+    reading = subprocess.Popen([str(word) for word in read], stdout=subprocess.PIPE)
+    try:
+        got = len(reading.stdout.read(1 << 20))
+
+        def without_w2(nodes):
+            del nodes["nodes"]["w2"]
+            return nodes
+
+        with lab.pillar(nodes=without_w2):
+            states = lab.apply("master", ["nfs"])
+            changed = {state["__id__"] for state in states.values() if state["changes"]}
+            assert changed == {"NFS exports are declared", "NFS server answers to the members"}
+            wait_for(
+                "w2 is refused", lambda: nfs(lab, "w2", "nfs-ls", "/home", check=False).returncode, timeout=10
+            )
+        lab.apply("master", ["nfs"])
+        wait_for(
+            "w2 is back", lambda: not nfs(lab, "w2", "nfs-ls", "/home", check=False).returncode, timeout=10
+        )
+        assert got + len(reading.communicate(timeout=60)[0]) == size
+        assert reading.returncode == 0
+    finally:
+        reading.kill()
+    assert lab.master.run(["systemctl", "show", "-p", "MainPID", "nfs-ganesha"]).stdout == server
