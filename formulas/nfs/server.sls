@@ -6,7 +6,7 @@
 {# Every export is for these addresses and no other. `members` are the machines whose key the master accepted. #}
 {% set addresses = [] %}
 {% for member in pillar.get("members", {}).values() %}
-{%   if not member.address | is_ip %}
+{%   if not member.address | is_ip or "/" in member.address %}
 {{ raise("members: " ~ member.address ~ " is not an address of one machine: nothing is exported to it") }}
 {%   endif %}
 {%   do addresses.append(member.address) %}

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 MASTER, MEMBER, JOINING, STRANGER = (f"10.97.0.{n}" for n in (10, 11, 12, 13))
 GIVE_UP = 6  # seconds
+SALT_CALL = ["/opt/qhub/salt/bin/salt-call", "--out=json", "--log-level=error"]
 PILLAR = {
     "cluster": {"master": {"id": "master", "address": MASTER}},
     "members": {"w1": {"address": MEMBER, "roles": ["worker"]}},
@@ -50,11 +51,7 @@ def speak_from(vm, address):
 def apply(vm, pillar, *options, sls="nfs.server,nfs.client"):
     """Apply the formula; return ``{state id: changes}`` of what changed, all states having succeeded."""
     vm.write("/srv/pillar/site.sls", json.dumps(pillar))
-    result = vm.run(
-        ["/opt/qhub/salt/bin/salt-call", "--out=json", "--log-level=error", "state.apply", sls, *options],
-        check=False,
-        timeout=170,
-    )
+    result = vm.run([*SALT_CALL, "state.apply", sls, *options], check=False, timeout=170)
     states = json.loads(result.stdout)["local"]
     assert isinstance(states, dict), states
     failed = [s for s in states.values() if s["result"] is False]
@@ -138,6 +135,13 @@ def test_a_new_member_is_let_in_and_nobody_else_is_disturbed(vm):
     vm.shell("kill -0 $(cat /run/holder); echo more > /home/open/held; kill $(cat /run/holder)")
     speak_from(vm, JOINING)
     assert "ada" in vm.run(["ls", "/home"]).stdout
+
+
+def test_a_network_is_not_a_member(vm):
+    vm.write("/srv/pillar/site.sls", json.dumps({**PILLAR, "members": {"w1": {"address": "10.97.0.0/24"}}}))
+    refused = vm.run([*SALT_CALL, "state.show_sls", "nfs.server"], check=False, timeout=90)
+    assert "10.97.0.0/24 is not an address of one machine" in refused.stdout
+    assert "10.97.0.0" not in vm.run(["exportfs", "-s"]).stdout
 
 
 @pytest.mark.parametrize("path", ["/srv/home", "/"])
