@@ -834,7 +834,7 @@ def _removals(live, wanted, purge, absent):
 
 def guard(changes, live, wanted, settings):
     """Raise CommandExecutionError if more would be removed than ``slurm_accounting:purge_limit`` allows; pure."""
-    if settings["force"]:
+    if settings["force"] or settings["purge"] == "none":
         return
     limit = settings["purge_limit"]
     for kind in ("user", "account", "qos", "association", "resource", "reservation"):
@@ -938,7 +938,7 @@ def commands(changes, live, wanted, cluster):
             for where in clauses
             for words in options
         ]
-    then += _deletions(of, live, cluster)
+    then += _deletions(of, live, wanted, cluster)
     steps = [
         (["sacctmgr", "-i"], first),
         (["sacctmgr", "-i", "load", "/dev/stdin"], load),
@@ -1164,21 +1164,21 @@ def _users(of, live, cluster):
             yield f"{verb} coordinator account={accounts} names={names}"
 
 
-def _deletions(of, live, cluster):
+def _deletions(of, live, wanted, cluster):
     whole = {change.key for change in of["remove", "user"]}
     for names in _chunks(whole - live.elsewhere):
         yield f"delete user where name={names}"
     for names in _chunks(whole & live.elsewhere):
         yield f"delete user where name={names} cluster={cluster}"
-    by_partition = defaultdict(set)
-    for change in of["remove", "association"]:
-        if change.key[0] not in whole:
-            by_partition[change.key[2]].add(change.key)
-    accounts_of = _accounts_of(live.tree["association"])
-    for partition, keys in by_partition.items():
-        yield from (
-            f"delete user where {where} cluster={cluster}" for where in _where(keys, partition, accounts_of)
-        )
+    going = {change.key for change in of["remove", "association"] if change.key[0] not in whole}
+    if going:
+        accounts_of = _accounts_of(live.tree["association"])
+        deletions = [
+            f"delete user where {where} cluster={cluster}"
+            for partition in sorted({partition for _, _, partition in going})
+            for where in _where({key for key in going if key[2] == partition}, partition, accounts_of)
+        ]
+        yield from _lent_default(going, deletions, of, live, wanted, cluster)
     for names in _chunks(change.key for change in of["remove", "account"]):
         yield f"delete account where name={names} cluster={cluster}"
     for names in _chunks(change.key for change in of["remove", "qos"]):
@@ -1186,6 +1186,33 @@ def _deletions(of, live, cluster):
     for change in of["remove", "resource"]:
         name, server = change.key.split("@")
         yield f"delete resource where name={name} server={server}"
+
+
+def _lent_default(going, deletions, of, live, wanted, cluster):
+    """
+    Wrap deletions that Slurm would refuse because they touch a user's default account, although the user keeps another
+    association in it: such users are lent one in root, which runs no jobs, as the default in the meantime.
+    """
+    users = {user for user, _, _ in going}
+    staying = {*live.tree["association"], *(change.key for change in of["add", "association"])} - going
+    default = {
+        user: wanted.get("user", {}).get(user, live.tree["user"][user])["default_account"]
+        for user in users - {ROOT}
+    }
+    again = defaultdict(list)
+    for user, account in {key[:2] for key in going} & {key[:2] for key in staying}:
+        if default.get(user) == account:
+            again[account].append(user)
+    names = _chunks(user for users in again.values() for user in users)
+    for chunk in names:
+        yield f"add user name={chunk} account={ROOT} cluster={cluster} maxsubmitjobs=0 comment='{OWNER}'"
+        yield f"modify user where name={chunk} cluster={cluster} set defaultaccount={ROOT}"
+    yield from deletions
+    for account, users in again.items():
+        for chunk in _chunks(users):
+            yield f"modify user where name={chunk} cluster={cluster} set defaultaccount={account}"
+    for chunk in names:
+        yield f"delete user where name={chunk} account={ROOT} cluster={cluster}"
 
 
 def _reservations(of):
@@ -1209,10 +1236,6 @@ def _reservations(of):
 # -- talking to Slurm ----------------------------------------------------------------------------------------------
 
 
-class _NoController(CommandExecutionError):
-    """slurmctld does not answer; the database may well."""
-
-
 def _run(words, stdin=None, timeout=600):
     if not salt.utils.path.which(words[0]):
         raise CommandExecutionError(
@@ -1224,8 +1247,13 @@ def _run(words, stdin=None, timeout=600):
     )  # fmt: skip
 
 
+def _controller_is_up():
+    # Anything else asked of a slurmctld that is down is retried for minutes.
+    return "is UP" in _run(["scontrol", "ping"])["stdout"]
+
+
 def _until(timeout, failure, attempt):
-    """Return what ``attempt`` returns as soon as that is not ``None``; give up after ``timeout`` seconds."""
+    """Return what ``attempt`` returns as soon as that is true or empty; ``None`` is tried again for ``timeout`` s."""
     deadline = time.monotonic() + timeout
     while (result := attempt()) is None:
         if time.monotonic() > deadline:
@@ -1268,7 +1296,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
     reservations
         Whether to ask slurmctld for its reservations.
 
-    Raises CommandExecutionError when slurmdbd (or slurmctld, for reservations) does not answer in time.
+    Raises CommandExecutionError when slurmdbd does not answer in time.
     """
     table = list(ASSOCIATION)
     columns = ["id", "cluster", "account", "user", "partition", "lineage", "comment"]
@@ -1317,7 +1345,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
         if mark:
             owned.add((kind, key))
     if reservations:
-        for key, entry, mine in _read_reservations(timeout):
+        for key, entry, mine in _read_reservations():
             tree["reservation"][key] = entry
             if mine:
                 owned.add(("reservation", key))
@@ -1364,17 +1392,8 @@ def _topmost(accounts, implied, tree):
     return sorted(account for account in accounts - implied if not covered & set(above(account)))
 
 
-def _read_reservations(timeout):
-    answer = {}
-
-    def attempt():
-        answer.update(_run(["scontrol", "show", "reservation", "-o"]))
-        return None if answer["retcode"] else answer["stdout"]
-
-    try:
-        text = _until(min(timeout, 10), lambda: _said(answer), attempt)
-    except CommandExecutionError as error:
-        raise _NoController(f"Reservations need slurmctld, which does not answer: {error}") from None
+def _read_reservations():
+    text = _run(["scontrol", "show", "reservation", "-o"])["stdout"]
     for line in text.splitlines():
         if line.startswith("ReservationName="):
             line, _, comment = line.partition(" Comment=")  # noqa: PLW2901
@@ -1391,12 +1410,6 @@ def _read_reservations(timeout):
 # -- what users call -----------------------------------------------------------------------------------------------
 
 
-def _declaration(pillar, inline):
-    parts = ("accounts", "qos", "users", "slurm_accounting")
-    declared = {part: __pillar__.get(part) for part in parts} if pillar else {}
-    return {**declared, **{part: value for part, value in inline.items() if value is not None}}
-
-
 class _Plan:
     """A declaration beside what is live, checked."""
 
@@ -1408,6 +1421,7 @@ class _Plan:
         self.wanted["cluster"] = {cluster: {}}
         self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
         self.cluster, self.error, self.notes, self.jobs = cluster, None, [], []
+        self._mind_controller()
         self.live = self.read()
         if errors := check(self.live, self.wanted):
             raise _refusal("What is declared for Slurm's accounting does not fit", errors)
@@ -1424,15 +1438,18 @@ class _Plan:
 
     def read(self):
         wckeys = any("default_wckey" in entry for entry in self.wanted.get("user", {}).values())
-        try:
-            reservations = "reservation" in self.wanted or "reservation" in self.absent
-            return read(self.cluster, self.settings["timeout"], wckeys, reservations)
-        except _NoController as error:
-            # That does not prevent changes of the database.
-            self.error = str(error)
-            self.wanted.pop("reservation", None)
-            self.absent.pop("reservation", None)
-            return read(self.cluster, self.settings["timeout"], wckeys, reservations=False)
+        reservations = "reservation" in self.wanted or "reservation" in self.absent
+        return read(self.cluster, self.settings["timeout"], wckeys, reservations)
+
+    def _mind_controller(self):
+        """Leave reservations alone while slurmctld is down; that does not prevent changes of the database."""
+        if "reservation" in self.wanted or "reservation" in self.absent:
+            try:
+                _until(min(self.settings["timeout"], 10), str, lambda: _controller_is_up() or None)
+            except CommandExecutionError:
+                self.error = "Reservations need slurmctld, which does not answer."
+                self.wanted.pop("reservation", None)
+                self.absent.pop("reservation", None)
 
     def difference(self):
         return difference(self.live, self.wanted, self.settings["purge"], self.absent)
@@ -1461,9 +1478,8 @@ class _Plan:
 
     def _warn(self):
         """Note what makes the declaration less than it seems."""
-        enforced = re.search(
-            r"AccountingStorageEnforce\s*=\s*(\S+)", _run(["scontrol", "show", "config"])["stdout"]
-        )
+        config = _run(["scontrol", "show", "config"])["stdout"] if _controller_is_up() else ""
+        enforced = re.search(r"AccountingStorageEnforce\s*=\s*(\S+)", config)
         missing = {"associations", "limits", "qos"} - set(enforced[1].split(",")) if enforced else set()
         if missing:
             self.notes.append(
@@ -1471,20 +1487,19 @@ class _Plan:
             )
         new = sorted({c.key[0] for c in self.changes if c.action == "add" and c.kind == "association"})
         if new:
-            known = {line.split(":")[0] for line in _run(["getent", "passwd"])["stdout"].splitlines()}
-            some = [user for user in new if user not in known][
-                :100
-            ]  # some sources answer only when asked by name
-            known |= (
-                {line.split(":")[0] for line in _run(["getent", "passwd", *some])["stdout"].splitlines()}
-                if some
-                else set()
-            )
+            known = _passwd()
+            some = [user for user in new if user not in known][:100]
+            if some:  # some sources answer only when asked by name
+                known |= _passwd(*some)
             if unknown := [user for user in some if user not in known]:
                 self.notes.append(
                     f"not known to this machine yet: {', '.join(unknown[:10])}{' ...' if unknown[10:] else ''}; "
                     "once they are, scontrol reconfigure makes slurmctld look again"
                 )
+
+
+def _passwd(*names):
+    return {line.split(":")[0] for line in _run(["getent", "passwd", *names])["stdout"].splitlines()}
 
 
 def _jobs(cluster, ids):
@@ -1590,7 +1605,4 @@ def dump(cluster, timeout=300):
 
         salt-call --out=yaml slurm_account.dump qhub > users.sls
     """
-    try:
-        return declare(read(cluster, timeout).tree)
-    except _NoController:
-        return declare(read(cluster, timeout, reservations=False).tree)
+    return declare(read(cluster, timeout, reservations=_controller_is_up()).tree)

@@ -1,0 +1,230 @@
+"""One machine with MariaDB, slurmdbd, slurmctld and slurmd, and this repository's modules against it.
+
+The modules run here, as on a master. sacctmgr and its like are reached through one-line programs on ``PATH`` that
+enter the machine: a longer way to the same program, nothing in its place.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+import salt._logging
+import salt.config
+import salt.loader
+
+from tests.lab.harness import image, settings
+from tests.lab.harness.node import Node
+from tests.lab.harness.shell import step, wait_for
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = "lab"
+PROGRAMS = ("getent", "sacctmgr", "sacct", "scancel", "scontrol")
+PACKAGES = ("mariadb-server", "slurmdbd", "slurmctld", "slurmd", "slurm-client")
+
+SLURM_CONF = f"""\
+ClusterName={CLUSTER}
+SlurmctldHost=slurm
+SlurmUser=slurm
+AuthType=auth/slurm
+CredType=cred/slurm
+StateSaveLocation=/var/lib/slurm/slurmctld
+SlurmdSpoolDir=/var/lib/slurm/slurmd
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmdPidFile=/run/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=slurm
+AccountingStorageEnforce=associations,limits,qos
+AccountingStorageTRES=gres/gpu
+TrackWCKey=yes
+PreemptType=preempt/qos
+PreemptMode=requeue
+GresTypes=gpu
+NodeName=slurm CPUs=64
+SlurmdParameters=config_overrides
+PartitionName=debug Nodes=slurm Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=slurm MaxTime=INFINITE State=UP
+"""
+SLURMDBD_CONF = """\
+AuthType=auth/slurm
+DbdHost=slurm
+SlurmUser=slurm
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StorageLoc=slurm_acct_db
+TrackWCKey=yes
+PidFile=/run/slurmdbd.pid
+LogFile=/var/log/slurm/slurmdbd.log
+"""
+MARIADB_CONF = (
+    "[mariadbd]\ninnodb_buffer_pool_size=1G\ninnodb_log_file_size=64M\ninnodb_lock_wait_timeout=900\n"
+)
+# Slurm resolves names only where there is an address beside loopback's.
+NETWORK = (
+    "ip link add slurm0 type veth peer name slurm1 && ip address add 192.0.2.1/24 dev slurm0 "
+    "&& ip link set slurm0 up && ip link set slurm1 up && echo 192.0.2.1 slurm >> /etc/hosts"
+)
+USERS = ("ada", "bob", "cat")
+
+
+class Slurm:
+    """The machine. ``start`` it once, ``reset`` it to an empty database as often as needed, ``destroy`` it."""
+
+    def __init__(self, name="slurm"):
+        self.node = Node(name, binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
+
+    def start(self, programs):
+        """Boot, install and configure; ``programs`` becomes the directory of the programs that enter the machine."""
+        image.mirror()
+        self.node.destroy()
+        with step("Booting a machine with slurmdbd"):
+            self.node.boot()
+            run = self.node.run
+            run(["sh", "-c", NETWORK])
+            run(
+                ["systemctl", "mask", "--now", "systemd-networkd-wait-online"]
+            )  # that network is all there will be
+            run(
+                [
+                    "sh",
+                    "-c",
+                    "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d",
+                ]
+            )
+            self.node.write(
+                "/etc/apt/sources.list.d/mirror.list", f"deb [trusted=yes] file:{settings.MIRROR}/debs ./\n"
+            )
+            run(["apt-get", "-qq", "update"])
+            run(
+                ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends", "install", *PACKAGES],
+                timeout=300,
+            )  # fmt: skip
+            self.node.write("/etc/mysql/mariadb.conf.d/90-slurm.cnf", MARIADB_CONF)
+            self.node.write("/etc/slurm/slurm.conf", SLURM_CONF)
+            self.node.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
+            self.node.write("/etc/slurm/gres.conf", "")
+            self.node.write("/etc/slurm/plugstack.conf", "")
+            self.node.write("/etc/slurm/slurmdbd.conf", SLURMDBD_CONF, "0600")
+            run(["sh", "-c", "umask 077; head -c 1024 /dev/urandom > /etc/slurm/slurm.key"])
+            run(["chown", "slurm:slurm", "/etc/slurm/slurm.key", "/etc/slurm/slurmdbd.conf"])
+            for uid, user in enumerate(USERS, 20001):
+                run(["useradd", "-m", "-u", uid, user])
+            run(["systemctl", "start", "mariadb"])
+            self.sql(
+                "create user slurm@localhost identified via unix_socket; grant all on slurm_acct_db.* to slurm@localhost"
+            )
+            self.reset()
+        for program in PROGRAMS:
+            path = programs / program
+            enter = shlex.join(self.node.command([program]))
+            path.write_text(f'#!/bin/sh\necho {program} >> {programs}/started\nexec {enter} "$@"\n')
+            path.chmod(0o755)
+
+    def destroy(self):
+        self.node.destroy()
+
+    def sql(self, statements):
+        return self.node.run(["mariadb", "-e", statements]).stdout
+
+    def sacctmgr(self, *words, check=True, **options):
+        """Run sacctmgr as an administrator would, by hand."""
+        return self.node.run(["sacctmgr", "-i", *words], check=check, **options)
+
+    def show(self, *words):
+        """Return the rows that ``sacctmgr show`` prints."""
+        return [line.split("|") for line in self.sacctmgr("-nP", "show", *words).stdout.splitlines()]
+
+    # -- daemons --------------------------------------------------------------------------------
+
+    def stop(self, *units):
+        self.node.run(["systemctl", "stop", *units])
+
+    def start_database(self):
+        self.node.run(["systemctl", "reset-failed"])  # starting it as often as tests do is not a failure
+        self.node.run(["systemctl", "start", "mariadb", "slurmdbd"])
+        self.wait_database()
+
+    def wait_database(self, timeout=300):
+        wait_for(
+            "slurmdbd answers",
+            lambda: not self.sacctmgr("-nP", "show", "cluster", check=False).returncode,
+            timeout=timeout,
+        )
+
+    def start_controller(self):
+        """Start slurmctld and slurmd and wait until a job could run."""
+        self.node.run(["systemctl", "reset-failed"])
+        self.node.run(["systemctl", "start", "slurmctld", "slurmd"])
+        wait_for(
+            "the node is idle",
+            lambda: "idle" in self.node.run(["sinfo", "-h", "-o", "%T"], check=False).stdout,
+            timeout=60,
+        )
+
+    def reset(self, cluster=True):
+        """Empty the database and forget slurmctld's state; ``cluster``: register it, as sacctmgr does."""
+        self.stop("slurmctld", "slurmd", "slurmdbd")
+        self.node.run(
+            [
+                "sh",
+                "-c",
+                "rm -rf /var/lib/slurm/slurmctld /var/lib/slurm/slurmd && install -d -o slurm -g slurm /var/lib/slurm/slurmctld",
+            ]
+        )
+        self.sql("create or replace database slurm_acct_db")
+        self.start_database()
+        if cluster:
+            self.sacctmgr("add", "cluster", CLUSTER)
+
+    def submit(self, user, *words):
+        """Start a job that sleeps and return its id."""
+        job = self.node.run(
+            ["sbatch", "--parsable", "-o", "/dev/null", "-D", "/", *words, "--wrap=sleep 600"], user=user
+        ).stdout
+        return job.strip()
+
+    def cancel_all(self):
+        self.node.run(
+            ["scancel", "--state=RUNNING,PENDING", *(f"--user={user}" for user in USERS[:1])], check=False
+        )
+
+
+class Modules:
+    """This repository's execution and state modules, loaded by Salt."""
+
+    def __init__(self, directory):
+        salt._logging.shutdown_temp_handler()
+        config = directory / "minion"
+        config.write_text(
+            f"id: master\nroot_dir: {directory}\nfile_client: local\nlazy_loader_strict_matching: true\n"
+            f"module_dirs: [{ROOT}/_modules]\nstates_dirs: [{ROOT}/_states]\nlog_level: quiet\n"
+        )
+        self.opts = {**salt.config.minion_config(str(config)), "grains": {}, "pillar": {}}
+        self.functions = self._functions(self.opts)
+        self.states = {}
+        for test in (False, True):
+            opts = {**self.opts, "test": test}
+            self.states[test] = salt.loader.states(
+                opts, self._functions(opts), salt.loader.utils(opts), salt.loader.serializers(opts)
+            )
+
+    def _functions(self, opts):
+        return salt.loader.minion_mods(opts, utils=salt.loader.utils(opts))
+
+    def __getattr__(self, name):
+        """Return an execution function of slurm_account."""
+        return self.functions[f"slurm_account.{name}"]
+
+    def state(self, name, *arguments, test=False, **declared):
+        """Run a state function of slurm_account and return what it returns."""
+        return self.states[test][f"slurm_account.{name}"](*arguments, **declared)
+
+
+def search_path(programs):
+    """Return ``PATH`` with the programs that enter the machine first."""
+    return os.pathsep.join([str(programs), os.environ["PATH"]])
