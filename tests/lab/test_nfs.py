@@ -81,6 +81,14 @@ def test_shared_software_is_for_reading(lab, letter):
         lab.master.run(["rm", "/opt/qhub/shared/tool"])
 
 
+def test_what_the_master_itself_changes_is_seen_at_once(lab):
+    shared = "/opt/qhub/shared/environment"
+    for version in ("1", "2"):
+        lab.master.run(["install", "-D", "/dev/stdin", f"{shared}/version"], input=version)
+        assert nfs(lab, "w1", "nfs-cat", f"{shared}/version").stdout == version
+        lab.master.run(["rm", "-r", shared])
+
+
 @pytest.mark.parametrize("path", ["/home", "/opt/qhub/shared"])
 def test_another_address_is_refused(lab, path):
     refused = nfs(lab, None, "nfs-ls", path, check=False)
@@ -98,25 +106,25 @@ def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_d
     size = 64 << 20
     lab.master.run(["truncate", "--size", size, f"{open_directory}/big"])
     server = lab.master.run(["systemctl", "show", "-p", "MainPID", "nfs-ganesha"]).stdout
-    read = [*network(lab, "w1"), "nfs-cat", url(f"{open_directory}/big", ADA)]
+    read = [*network(lab, "w2"), "nfs-cat", url(f"{open_directory}/big", ADA)]
     reading = subprocess.Popen([str(word) for word in read], stdout=subprocess.PIPE)
     try:
         got = len(reading.stdout.read(1 << 20))
 
-        def without_w2(nodes):
-            del nodes["nodes"]["w2"]
+        def without_w1(nodes):
+            del nodes["nodes"]["w1"]
             return nodes
 
-        with lab.pillar(nodes=without_w2):
+        with lab.pillar(nodes=without_w1):
             states = lab.apply("master", ["nfs"])
             changed = {state["__id__"] for state in states.values() if state["changes"]}
             assert changed == {"NFS exports are declared", "NFS server answers to the members"}
             wait_for(
-                "w2 is refused", lambda: nfs(lab, "w2", "nfs-ls", "/home", check=False).returncode, timeout=10
+                "w1 is refused", lambda: nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10
             )
         lab.apply("master", ["nfs"])
         wait_for(
-            "w2 is back", lambda: not nfs(lab, "w2", "nfs-ls", "/home", check=False).returncode, timeout=10
+            "w1 is back", lambda: not nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10
         )
         assert got + len(reading.communicate(timeout=60)[0]) == size
         assert reading.returncode == 0
