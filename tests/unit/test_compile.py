@@ -13,7 +13,7 @@ import salt.state
 import salt.utils.templates
 import yaml
 
-from tests.unit.conftest import HERE, ROOT
+from tests.unit.conftest import ROOT
 
 FOLDERS = (ROOT / "salt", ROOT / "formulas")
 #: role -> the id of the minion that has it, by pillar
@@ -84,7 +84,7 @@ def compilers(options, tmp_path_factory):
             site = base / f"{role}-{size}-{claim}-{node}"
             site.mkdir()
             if size == "full":
-                shutil.copytree(HERE / "full", site, dirs_exist_ok=True)
+                shutil.copytree(ROOT / "tests/unit/full", site, dirs_exist_ok=True)
             nodes = yaml.safe_load((site / "nodes.sls").read_text())["nodes"] if size == "full" else {}
             if role == "both":
                 address = {"minimal": "10.0.0.10", "full": "10.20.0.1"}[size]
