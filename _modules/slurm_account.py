@@ -222,6 +222,8 @@ def _text_as_is(value):
 
 
 def _instant(value):
+    if value is None:
+        return None
     if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", value):
         raise _Refused("a quoted time such as '2027-01-31T08:00:00'")
     return value
@@ -229,7 +231,9 @@ def _instant(value):
 
 def _hosts(value):
     """A host list, expanded: Slurm prints w1,w2 as w[1-2]."""
-    if value in (None, "(null)"):
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    if value in (None, ""):
         return []
     if not isinstance(value, str) or not re.fullmatch(r"ALL|[\w.,\[\]-]+", value):
         raise _Refused("a host list such as 'w[1-4],gpu1', or ALL")
@@ -520,7 +524,7 @@ def normalise(declaration, strict=True):
     tree = {}
     parts = {"qos": "qos", "accounts": "account", "users": "user"}
     for part in parts:
-        if not isinstance(declaration.get(part) or {}, dict):
+        if not isinstance(declaration.get(part, {}), dict | None):
             report.refuse(part, declaration[part], "a mapping")
             declaration = {**declaration, part: None}
     for part in ("qos", "accounts"):
@@ -604,6 +608,8 @@ def _user(name, value, layers, tree, report, strict):
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         allowed = "a name of small letters, digits, _ . and -: Slurm keeps user names in small letters"
         return report.refuse(path, name, f"{allowed}, so another spelling would never match the Unix user")
+    if not isinstance(value, dict):
+        return report.refuse(path, value, "a mapping")
     own = report.entry(path, value, "user", strict)
     limits = report.entry(path, {k: v for k, v in value.items() if k in ASSOCIATION}, "association")
     accounts = value.get("accounts") or {}
@@ -634,7 +640,7 @@ def _user(name, value, layers, tree, report, strict):
             fields_ = report.entry(f"{here}:partitions:{partition}", narrower or {}, "association")
             tree["association"][name, account, str(partition).lower()] = {**base, **fields_}
     if not members:
-        if own and strict:
+        if (own or limits) and strict:
             report.errors.append(f"{path}: a user of Slurm needs at least one account")
         return None  # a person who does not use Slurm
     default = own.setdefault("default_account", members[0])
@@ -666,15 +672,19 @@ def declare(tree):
         if name != ROOT or entry:
             accounts[name] = entry
     users = {}
-    for (user, account, partition), entry in sorted(tree["association"].items()):
-        own = users.setdefault(user, {"accounts": {}})["accounts"].setdefault(
-            account, {"any_partition": False}
-        )
-        if partition:
-            own.setdefault("partitions", {})[partition] = told("association", entry)
-        else:
-            del own["any_partition"]
+    for (user, account, partition), entry in sorted(tree["association"].items()):  # "" before partitions
+        own = users.setdefault(user, {"accounts": {}})["accounts"].setdefault(account, {})
+        if not partition:
             own.update(told("association", entry))
+            continue
+        base = tree["association"].get((user, account, ""))
+        if base is None:
+            own["any_partition"] = False
+        own.setdefault("partitions", {})[partition] = {
+            name: None if value == field.empty() else value
+            for (name, field), value in zip(ASSOCIATION.items(), entry.values(), strict=True)
+            if value != (base[name] if base else field.empty())
+        }
     for user, entry in tree["user"].items():
         if user in users:
             users[user].update(told("user", entry))
@@ -686,7 +696,11 @@ def declare(tree):
         "accounts": accounts,
         "users": users,
         "slurm_accounting": {
-            f"{kind}s": {key: told(kind, entry) for key, entry in tree[kind].items()}
+            f"{kind}s": {
+                # a reservation's nodes say how many they are
+                key: told(kind, {f: v for f, v in entry.items() if f != "node_count" or not entry["nodes"]})
+                for key, entry in tree[kind].items()
+            }
             for kind in ("resource", "reservation")
             if tree[kind]
         },
@@ -1404,7 +1418,8 @@ def _read_reservations():
             }
             if "ALL_NODES" in values["Flags"]:
                 entry["nodes"] = ["ALL"]
-            yield values["ReservationName"], entry, comment.startswith(OWNER)
+            # scontrol keeps the quotes it needs.
+            yield values["ReservationName"], entry, comment.strip("'").startswith(OWNER)
 
 
 # -- what users call -----------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ USERS = ("ada", "bob", "cat")
 class Slurm:
     """The machine. ``start`` it once, ``reset`` it to an empty database as often as needed, ``destroy`` it."""
 
-    def __init__(self, name="slurm"):
-        self.node = Node(name, binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
+    def __init__(self):
+        self.node = Node("slurm", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
 
     def start(self, programs):
         """Boot, install and configure; ``programs`` becomes the directory of the programs that enter the machine."""
@@ -150,11 +150,12 @@ class Slurm:
         self.wait_database()
 
     def wait_database(self, timeout=300):
-        wait_for(
-            "slurmdbd answers",
-            lambda: not self.sacctmgr("-nP", "show", "cluster", check=False).returncode,
-            timeout=timeout,
-        )
+        def answers():
+            if "slurmdbd" in self.node.run(["systemctl", "--failed", "--plain"]).stdout:
+                raise RuntimeError(self.node.journal("slurmdbd"))
+            return not self.sacctmgr("-nP", "show", "cluster", check=False).returncode
+
+        wait_for("slurmdbd answers", answers, timeout=timeout)
 
     def start_controller(self):
         """Start slurmctld and slurmd and wait until a job could run."""
@@ -187,11 +188,6 @@ class Slurm:
             ["sbatch", "--parsable", "-o", "/dev/null", "-D", "/", *words, "--wrap=sleep 600"], user=user
         ).stdout
         return job.strip()
-
-    def cancel_all(self):
-        self.node.run(
-            ["scancel", "--state=RUNNING,PENDING", *(f"--user={user}" for user in USERS[:1])], check=False
-        )
 
 
 class Modules:

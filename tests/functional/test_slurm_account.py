@@ -200,7 +200,7 @@ def test_every_field_of_accounts_users_and_associations(busy, module):
         assert {k: v for k, v in user.items() if k != "accounts"} == choice(USERS, index)
         arts = user["accounts"]["arts"]
         assert {k: v for k, v in arts.items() if k != "partitions"} == choice(LIMITS, index)
-        assert arts["partitions"] == {"gpu": {**choice(LIMITS, index), "max_jobs": 1}}
+        assert arts["partitions"] == {"gpu": {"max_jobs": 1}}
         assert user["accounts"]["science"] == {}
     both(module, **declare(nothing(ACCOUNTS), nothing(USERS), {**nothing(LIMITS)}))
     found = module.dump(CLUSTER)
