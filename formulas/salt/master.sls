@@ -19,6 +19,13 @@ Salt master has no other configuration:
     - contents: '# See master.d/qhub.conf, and formulas/salt for what it is made from.'
     - mode: '0644'
 
+# The roster is the pillar's nodes (salt/_roster); salt-ssh insists on this file as well.
+Salt master's flat roster is empty:
+  file.managed:
+    - name: /etc/salt/roster
+    - contents: '{}'
+    - mode: '0644'
+
 Salt master has a unit:
   file.managed:
     - name: /etc/systemd/system/salt-master.service

@@ -64,3 +64,16 @@ slurmd is running:
     - watch:
       - file: slurmd is configured
       - file: Slurm's key is in place
+
+# slurmd tells these when the node registers for the first time; later slurmctld goes by what it has.
+{% set features = node.get("features", []) | join(",") %}
+{% set weight = node.get("weight", 1) %}
+Slurm has the node's features and weight:
+  cmd.run:
+    - name: scontrol update nodename={{ grains.id }} weight={{ weight }} availablefeatures={{ features }} activefeatures={{ features }}
+    # Nothing to do where Slurm does not know the node yet.
+    - unless: >-
+        case "$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f' | sort --unique)"
+        in '' | '{{ weight }} {{ features or "(null)" }}') ;; *) false ;; esac
+    - require:
+      - service: slurmd is running

@@ -14,6 +14,8 @@ from salt.exceptions import CommandExecutionError
 log = logging.getLogger(__name__)
 
 # Of Slurm's node states: the node has registered, answers, and is not given up. "*" means it does not answer.
+JOINING = Path("/var/lib/qhub/joining")  # a file for each node bootstrapped over SSH that has not run a job since
+
 _GONE = ("down", "unknown", "future", "invalid", "power")
 
 
@@ -38,7 +40,7 @@ def members():
 
 def joining():
     """
-    Return the ids (a list) of workers that are connected to the master and not in service in Slurm.
+    Return the ids (a list) of workers that are connected to the master and not in service in Slurm, or bootstrapped anew.
 
     Raises :class:`~salt.exceptions.CommandExecutionError` if the pillar is not valid or slurmctld does not answer: without
     it nobody can join.
@@ -55,7 +57,7 @@ def joining():
         name
         for name, member in sorted(members().items())
         if "worker" in member["roles"]
-        and name not in in_service
+        and (name not in in_service or (JOINING / name).exists())
         and (member["address"] in connected or "master" in member["roles"])
     ]
 
@@ -103,6 +105,7 @@ def prove(nodes, timeout=60):
             if serves(states[name]) and _runs_a_job(name):
                 waiting.remove(name)
                 ready.append(name)
+                (JOINING / name).unlink(missing_ok=True)
                 _tell(name, "ready", {"seconds": round(time.monotonic() - start, 1)})
         if waiting:
             time.sleep(0.3)
@@ -134,6 +137,9 @@ def drain(node, reason, timeout=3600):
         return True
     _slurm("scontrol", "update", f"nodename={node}", "state=drain", f"reason={reason}")
     deadline = time.monotonic() + timeout
+    if node_states().get(node, "").endswith("*"):
+        # Nothing ends on a dead machine: let Slurm requeue or fail what it has there.
+        _slurm("scontrol", "update", f"nodename={node}", "state=down", f"reason={reason}")
     while jobs := _slurm("squeue", "--noheader", f"--nodelist={node}", "--format=%A").stdout.split():
         if time.monotonic() > deadline:
             raise CommandExecutionError(f"{node} is drained, but after {timeout} s still runs the jobs {', '.join(jobs)}")
@@ -157,6 +163,7 @@ def forget(node):
         # A node that still answers could register again.
         _slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=removed")
         _slurm("scontrol", "delete", f"nodename={node}")
+    (JOINING / node).unlink(missing_ok=True)
     pki = Path(__opts__["pki_dir"])
     for path in (pki / "preseeded" / f"{node}.pem", pki / "preseeded" / f"{node}.pub"):
         path.unlink(missing_ok=True)

@@ -53,16 +53,16 @@ def up():
 
 
 def add(master, worker):
-    """Add a booted worker that the pillar names: trust, one salt-ssh command, and wait until Slurm has used it."""
+    """Add a booted worker that the pillar names: trust, one salt-ssh command, and wait until it is in service."""
     site.trust(master, worker)
     watched(master, ["salt-master"], ["salt-ssh", worker.name, "state.apply", "bootstrap.minion"], timeout=300)
-    wait_for(f"{worker.name} is ready", lambda: ready(master, worker.name), timeout=300, interval=0.5)
+    wait_for(f"{worker.name} is in service", lambda: in_service(master, worker.name), timeout=300, interval=0.5)
 
 
-def ready(master, name):
-    """Whether Slurm has the node and would start a job on it."""
-    state = master.run(["sinfo", "-h", "-N", "-n", name, "-o", "%T"], check=False).stdout.split()
-    return bool(state) and set(state) <= {"idle", "mixed", "allocated"}
+def in_service(master, name):
+    """Whether the node has run the job that proves it, and the orchestration that brought it in is over."""
+    joining = master.run(["test", "-e", f"/var/lib/qhub/joining/{name}"], check=False).returncode == 0
+    return not joining and name in master.run(["sinfo", "-h", "-N", "-o", "%N"], check=False).stdout.split()
 
 
 def watched(machine, units, words, **options):

@@ -1,0 +1,128 @@
+"""Machines join by one command and leave without a trace; who is not expected does not get in."""
+
+import json
+
+import pytest
+
+from tests.lab.harness import lab as the_lab
+from tests.lab.harness import settings, site
+from tests.lab.harness.shell import wait_for
+
+
+def fingerprint(node):
+    """What may not change on a machine while another one joins: its files, and since when its daemons run."""
+    files = node.run(
+        ["sh", "-c", "find /etc /usr/local /opt/qhub/salt/ /var/lib/extrausers -xdev -type f ! -name '*.pyc'"
+         " -print0 | sort -z | xargs -0 sha256sum"], timeout=300,
+    ).stdout  # fmt: skip
+    daemons = node.run(
+        ["systemctl", "show", "slurmd", "salt-minion", "prometheus-node-exporter", "ssh", "-p", "Id,ExecMainStartTimestamp"]
+    ).stdout
+    return files, daemons
+
+
+@pytest.fixture
+def w3(lab):
+    """A bare third machine that the pillar names, switched on."""
+    with lab.pillar(nodes=lambda _: site.nodes((*settings.NODES, "w3"))):
+        node = the_lab.boot("w3")
+        yield node
+        lab.orchestrate("orch.remove", check=False, node="w3")
+        node.destroy()
+
+
+def test_a_third_machine_joins_and_leaves(lab, master, w3):
+    before = [fingerprint(worker) for worker in lab.workers]
+
+    the_lab.add(master, w3)  # one salt-ssh command, then it is only waited
+    job, output = lab.job("ada", "--nodelist=w3", "hostname")
+    assert output.split() == ["w3"]
+    assert [fingerprint(worker) for worker in lab.workers] == before
+    assert lab.node("w1").run(["getent", "hosts", "w3"]).stdout
+
+    refused = lab.orchestrate("orch.remove", check=False, node="w4")
+    assert refused.returncode
+    assert "w4 is not a worker of this cluster; there are: w1, w2, w3" in refused.stdout + refused.stderr
+
+    lab.orchestrate("orch.remove", node="w3")
+    assert [fingerprint(worker) for worker in lab.workers] == before
+    assert "w3" not in master.run(["sinfo", "-h", "-N", "-o", "%N"]).stdout.split()
+    assert "w3" not in master.run(["salt-key", "--list=all", "--out=json"]).stdout
+    assert "w3" not in master.run(["cat", "/etc/qhub/members.hosts"]).stdout
+    left_over = master.run(["find", "/etc/salt/pki", "-name", "w3*"]).stdout
+    assert left_over == ""
+    assert w3.run(["systemctl", "is-active", "slurmd"], check=False).stdout.strip() == "inactive"
+    assert w3.run(["test", "-e", "/etc/slurm/slurm.key"], check=False).returncode
+    wait_for("w3's minion stops", lambda: w3.run(["systemctl", "is-active", "salt-minion"], check=False).returncode)
+    rows = master.run(["sacct", "-X", "-n", "-P", "-j", job, "-o", "NodeList,State"]).stdout.strip()
+    assert rows == "w3|COMPLETED", "what it did is remembered"
+
+
+def test_a_removed_machine_waits_for_its_jobs(lab, master, w3):
+    the_lab.add(master, w3)
+    job = lab.as_user("ada", ["sbatch", "--parsable", "-w", "w3", "--chdir=/tmp", "--wrap=sleep 6; true"]).stdout.strip()
+    wait_for("the job runs", lambda: master.run(["squeue", "-h", "-j", job, "-o", "%T"]).stdout.strip() == "RUNNING")
+    impatient = lab.orchestrate("orch.remove", check=False, node="w3", timeout=1)
+    assert impatient.returncode
+    assert f"still runs the jobs {job}" in impatient.stdout
+    assert "w3" in master.run(["sinfo", "-h", "-N", "-o", "%N"]).stdout.split()
+    lab.orchestrate("orch.remove", node="w3")
+    wait_for("the job is accounted", lambda: lab.state(job) == "COMPLETED")
+
+
+def test_a_reimaged_machine_rejoins_by_the_same_command(lab, master, w3):
+    the_lab.add(master, w3)
+    w3.destroy()
+    bare = the_lab.boot("w3")
+    the_lab.add(master, bare)
+    _, output = lab.job("ada", "--nodelist=w3", "hostname")
+    assert output.split() == ["w3"]
+
+
+def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
+    worker = lab.node("w1")
+    own = worker.read("/etc/salt/minion.d/qhub.conf")
+    worker.write("/etc/salt/minion.d/zz-claim.conf", "grains: {roles: [master]}\n")
+    try:
+        out = worker.run(["salt-call", "--out=json", "--log-level=quiet", "pillar.items", "unmask=True"]).stdout
+        seen = json.loads(out[out.index("{") :])["local"]
+        assert set(seen) <= {"cluster", "artifacts", "nodes", "partitions", "roles", "secrets", "base", "nfs", "slurm"}
+        assert seen["roles"] == ["worker"]
+        assert set(seen["secrets"]) == {"slurm_key"}
+        refused = worker.run(["salt-call", "--retcode-passthrough", "--log-level=quiet", "state.apply"], check=False)
+        assert refused.returncode
+        assert "claims the roles" in refused.stdout
+        assert worker.run(["test", "-e", "/etc/salt/master.d"], check=False).returncode
+    finally:
+        worker.run(["rm", "/etc/salt/minion.d/zz-claim.conf"])
+    assert worker.read("/etc/salt/minion.d/qhub.conf") == own
+
+
+def test_files_of_the_master_are_not_served(lab):
+    worker = lab.node("w1")
+    out = worker.run(["salt-call", "--out=json", "--log-level=quiet", "cp.list_master"]).stdout
+    served = json.loads(out[out.index("{") :])["local"]
+    assert any(path == "top.sls" for path in served)
+    assert [path for path in served if path.startswith("pillar/") or "secrets/" in path or ".git" in path] == []
+
+
+def test_a_minion_with_an_unknown_key_is_not_accepted(lab, master):
+    """A machine on the network that nobody named asks to be a minion, under a new id and under a known one."""
+    worker = lab.node("w1")
+    for name in ("stranger", "w2"):
+        directory = f"/tmp/{name}"
+        config = {"id": name, "master": settings.ADDRESSES["master"], "root_dir": directory, "pki_dir": "/pki",
+                  "encryption_algorithm": "OAEP-SHA224", "signing_algorithm": "PKCS1v15-SHA224"}  # fmt: skip
+        worker.write(f"{directory}/minion", json.dumps(config))
+        answer = worker.run(
+            ["timeout", "15", "/opt/qhub/salt/bin/salt-call", f"--config-dir={directory}", "--log-level=quiet", "test.ping"],
+            check=False,
+        )
+        assert answer.returncode
+        worker.run(["rm", "-rf", directory])
+    keys = json.loads(master.run(["salt-key", "--list=all", "--out=json"]).stdout)
+    assert sorted(keys["minions"]) == ["master", "w1", "w2"]
+    assert keys["minions_pre"] == ["stranger"]
+    master.run(["salt-key", "--yes", "--quiet", "--delete=stranger"])
+    master.run(["rm", "-f", "/etc/salt/pki/master/minions_denied/w2"])
+    assert master.run(["salt", "--out=txt", "w2", "test.ping"]).stdout.strip() == "w2: True"
