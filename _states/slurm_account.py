@@ -1,8 +1,9 @@
 """
 Keep Slurm's accounting database as declared.
 
-:func:`managed` takes the whole tree, usually from the pillar. The others take one object. All go through the difference
-engine of the execution module ``slurm_account``, which describes the declared form, ownership and purging.
+:func:`managed` takes the whole tree, usually from the pillar. The others take one object. All go through the
+difference engine of the execution module ``slurm_account``, which describes the declared form, ownership and
+purging.
 """
 
 import salt.utils.args
@@ -13,15 +14,16 @@ def __virtual__():
     return True
 
 
-def managed(name, pillar=False, accounts=None, qos=None, users=None, settings=None):
+def managed(name, pillar=False, accounts=None, qos=None, users=None, settings=None):  # noqa: PLR0917
     """
     Make accounts, associations, QOS, licences and reservations of a cluster what is declared.
 
     name
-        The cluster's name (``ClusterName`` in slurm.conf). It is registered if slurmctld has not done that yet.
+        The cluster's name (``ClusterName`` in slurm.conf). It is registered if slurmctld has not done that
+        yet.
     pillar
-        Take ``accounts``, ``qos``, ``users`` and ``slurm_accounting`` from the pillar's keys of these names, so
-        that 10,000 users need not travel through a rendered SLS. Default ``False``.
+        Take ``accounts``, ``qos``, ``users`` and ``slurm_accounting`` from the pillar's keys of these names,
+        so that 10,000 users need not travel through a rendered SLS. Default ``False``.
     accounts, qos, users, settings
         The same given here; ``settings`` is ``slurm_accounting``. A part that is left out is not managed.
 
@@ -38,7 +40,8 @@ def managed(name, pillar=False, accounts=None, qos=None, users=None, settings=No
 def cluster_present(name):
     """
     Register a cluster with slurmdbd, unless its slurmctld has. Either order is right, as long as slurmctld's
-    ``StateSaveLocation`` and the database are of one age: slurmctld refuses to start with another cluster's state.
+    ``StateSaveLocation`` and the database are of one age: slurmctld refuses to start with another cluster's
+    state.
 
     .. code-block:: yaml
 
@@ -57,7 +60,8 @@ def account_present(name, cluster, **fields):
     cluster
         The cluster's name.
     fields
-        Its fields (``slurm_account.fields account``). A field that is left out is left alone, ``null`` clears it.
+        Its fields (``slurm_account.fields account``). A field that is left out is left alone, ``null`` clears
+        it.
 
     .. code-block:: yaml
 

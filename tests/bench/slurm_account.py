@@ -4,7 +4,8 @@
     python -m tests.bench.slurm_account --large          1,000 accounts, 10,000 users
     python -m tests.bench.slurm_account --accounts 10 --users 100
 
-Every tenth user has two associations. All against one slurmdbd and MariaDB on this machine, with slurmctld running.
+Every tenth user has two associations. All against one slurmdbd and MariaDB on this machine, with slurmctld
+running.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def seconds(call, *arguments, **options):
 
 
 def loop(slurm, declared):
-    """Return the seconds that one sacctmgr per object would take, from a sample of users, on a full database."""
+    """Return the seconds one sacctmgr per object would take, from a sample on a full database."""
     words = [
         f"sacctmgr -i add user name=loop{n} account={entry['accounts'][0]} fairshare=2 maxjobs=3"
         for n, entry in zip(range(SAMPLE), declared["users"].values(), strict=False)
@@ -112,9 +113,7 @@ def show(accounts, users, rows):
         f"  first apply: {took['first apply'] / loop_:.3f} of (a), {took['first apply'] / first:.2f} of (b)"
     )
     print(f"  no-op: {took['no-op'] / again:.2f} of (b) again")
-    print(
-        f"  memory of the process with Salt in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB"
-    )
+    print(f"  memory, with Salt in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 
 
 def main():

@@ -1,7 +1,7 @@
 """One machine with MariaDB, slurmdbd, slurmctld and slurmd, and this repository's modules against it.
 
-The modules run here, as on a master. sacctmgr and its like are reached through one-line programs on ``PATH`` that
-enter the machine: a longer way to the same program, nothing in its place.
+The modules run here, as on a master. sacctmgr and its like are reached through one-line programs on ``PATH``
+that enter the machine: a longer way to the same program, nothing in its place.
 """
 
 import os
@@ -19,6 +19,7 @@ from tests.lab.harness.shell import step, wait_for
 ROOT = Path(__file__).parents[2]
 CLUSTER = "lab"
 PROGRAMS = ("getent", "sacctmgr", "sacct", "scancel", "scontrol")
+INSTALL = ("apt-get", "-qq", "-y", "--no-install-recommends", "install")
 PACKAGES = ("mariadb-server", "slurmdbd", "slurmctld", "slurmd", "slurm-client")
 
 SLURM_CONF = f"""\
@@ -73,13 +74,13 @@ USERS = ("ada", "bob", "cat")
 
 
 class Slurm:
-    """The machine. ``start`` it once, ``reset`` it to an empty database as often as needed, ``destroy`` it."""
+    """The machine: ``start`` it once, ``reset`` its database as often as needed, ``destroy`` it."""
 
     def __init__(self):
         self.node = Node("slurm", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
 
     def start(self, programs):
-        """Boot, install and configure; ``programs`` becomes the directory of the programs that enter the machine."""
+        """Boot, install and configure; fill the directory ``programs`` with what enters the machine."""
         image.mirror()
         self.node.destroy()
         with step("Booting a machine with slurmdbd"):
@@ -89,19 +90,13 @@ class Slurm:
             run(
                 ["systemctl", "mask", "--now", "systemd-networkd-wait-online"]
             )  # that network is all there will be
-            run(
-                [
-                    "sh",
-                    "-c",
-                    "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d",
-                ]
-            )
+            self.node.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", "0755")
             self.node.write(
                 "/etc/apt/sources.list.d/mirror.list", f"deb [trusted=yes] file:{settings.MIRROR}/debs ./\n"
             )
             run(["apt-get", "-qq", "update"])
             run(
-                ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends", "install", *PACKAGES],
+                ["env", "DEBIAN_FRONTEND=noninteractive", *INSTALL, *PACKAGES],
                 timeout=300,
             )  # fmt: skip
             self.node.write("/etc/mysql/mariadb.conf.d/90-slurm.cnf", MARIADB_CONF)
@@ -116,7 +111,8 @@ class Slurm:
                 run(["useradd", "-m", "-u", uid, user])
             run(["systemctl", "start", "mariadb"])
             self.sql(
-                "create user slurm@localhost identified via unix_socket; grant all on slurm_acct_db.* to slurm@localhost"
+                "create user slurm@localhost identified via unix_socket;"
+                "grant all on slurm_acct_db.* to slurm@localhost"
             )
             self.reset()
         for program in PROGRAMS:
@@ -174,7 +170,7 @@ class Slurm:
             [
                 "sh",
                 "-c",
-                "rm -rf /var/lib/slurm/slurmctld /var/lib/slurm/slurmd && install -d -o slurm -g slurm /var/lib/slurm/slurmctld",
+                "cd /var/lib/slurm && rm -rf slurmctld slurmd && install -d -o slurm -g slurm slurmctld",
             ]
         )
         self.sql("create or replace database slurm_acct_db")
@@ -193,14 +189,14 @@ class Slurm:
 class Modules:
     """This repository's execution and state modules, loaded by Salt."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, pillar=None):
         salt._logging.shutdown_temp_handler()
         config = directory / "minion"
         config.write_text(
             f"id: master\nroot_dir: {directory}\nfile_client: local\nlazy_loader_strict_matching: true\n"
             f"module_dirs: [{ROOT}/_modules]\nstates_dirs: [{ROOT}/_states]\nlog_level: quiet\n"
         )
-        self.opts = {**salt.config.minion_config(str(config)), "grains": {}, "pillar": {}}
+        self.opts = {**salt.config.minion_config(str(config)), "grains": {}, "pillar": pillar or {}}
         self.functions = self._functions(self.opts)
         self.states = {}
         for test in (False, True):

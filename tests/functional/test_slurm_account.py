@@ -61,7 +61,7 @@ def busy(empty):
 
 
 def both(module, name="managed", *arguments, **declared):
-    """Run a state in test mode and then for real; both tell the same changes, and the first writes nothing."""
+    """Run a state in test mode and for real: both tell the same changes, the first writes nothing."""
     arguments = arguments or (CLUSTER,)
     before = module.dump(CLUSTER)
     foretold = module.state(name, *arguments, test=True, **declared)
@@ -75,7 +75,7 @@ def both(module, name="managed", *arguments, **declared):
     return done["changes"]
 
 
-# -- every field: set, read back, change, clear -------------------------------------------------------------------
+# -- every field: set, read back, change, clear ----------------------------------------------------
 
 LIMITS = {  # field: two values, in a declared form that is also the one dumped
     "fairshare": (10, "parent"),
@@ -254,7 +254,8 @@ def test_reservations(busy, module):
     }
     changes = both(module, settings={"reservations": {"Maintenance": changed}})
     assert changes["reservation Maintenance"]["users"] == {"old": ["ada", "root"], "new": ["bob"]}
-    busy.node.run(["scontrol", "create", "reservation", "reservationname=byhand", "starttime=2037-03-01T00:00:00", "duration=60", "users=root", "nodes=ALL"])  # fmt: skip
+    by_hand = "reservationname=byhand starttime=2037-03-01T00:00:00 duration=60 users=root nodes=ALL"
+    busy.node.run(["scontrol", "create", *by_hand.split()])
     dumped = module.dump(CLUSTER)["slurm_accounting"]
     assert both(module, settings=dumped) == {}
     both(module, settings={"reservations": {}, "force": True})
@@ -262,7 +263,7 @@ def test_reservations(busy, module):
     both(module, "reservation_absent", "byhand", cluster=CLUSTER)
 
 
-# -- the tree ------------------------------------------------------------------------------------------------------
+# -- the tree --------------------------------------------------------------------------------------
 
 
 def parents(slurm):
@@ -287,6 +288,24 @@ def test_a_deep_tree_turns_over(empty, module):
     )
     # Of what is no longer declared, a4 to a1 had something below them until a0 moved.
     assert parents(empty) == {"root": "", "a5": "root", "new": "a5", "below": "new", "a0": "below"}
+
+
+def test_the_pillar(empty, tmp_path):
+    """The pillar's entry is the whole person; who is in no account is not Slurm's business."""
+    person = {"uid": 20001, "full_name": "Ada Lovelace", "shell": "/bin/bash", "groups": ["physics"]}
+    pillar = {
+        "accounts": {"physics": {}},
+        "qos": {"long": {"priority": 3}},
+        "users": {"ada": {**person, "accounts": ["physics"], "max_jobs": 3}, "bob": {**person, "uid": 20002}},
+        "slurm_accounting": {"defaults": {"max_wall": "1-00:00:00"}},
+        "groups": {"physics": {"gid": 30000}},
+    }
+    module = Modules(tmp_path, pillar)
+    both(module, pillar=True)
+    found = module.dump(CLUSTER)
+    limits = {"max_jobs": 3, "max_wall": "1-00:00:00"}
+    assert found["users"] == {"ada": {"accounts": {"physics": limits}, "default_account": "physics"}}
+    assert (set(found["accounts"]), set(found["qos"])) == ({"physics"}, {"normal", "long"})
 
 
 def test_layered_defaults(empty, module):
@@ -320,7 +339,8 @@ def test_layered_defaults(empty, module):
 
 MESSY = """\
 add qos Weird description='A Weird One'
-modify qos weird set flags=NoReserve,DenyOnLimit maxtrespu=cpu=3,mem=3000 gracetime=61 maxwall=90 preempt=normal
+modify qos weird set flags=NoReserve,DenyOnLimit maxtrespu=cpu=3,mem=3000 gracetime=61
+modify qos weird set maxwall=90 preempt=normal
 add account Top description='Top of All' organization=Uni
 add account left,right parent=top fairshare=parent
 add account deep parent=left grptresmins=cpu=100,billing=7 maxjobs=0
@@ -329,7 +349,7 @@ modify account deep set qoslevel=normal,weird defaultqos=weird flags=UsersAreCoo
 modify account root set maxsubmitjobs=5000
 add user ada account=left,deep partition=gpu
 add user ada account=right
-modify user ada where account=deep set qoslevel=-weird
+modify user ada where account=deep set qoslevel+=weird
 modify user ada set defaultaccount=right
 add user bob account=deep adminlevel=operator wckeys=k1 defaultwckey=k1
 add user bob account=top wckeys=k2 fairshare=3 priority=9 maxtresperjob=cpu=1,gres/gpu=1
@@ -339,13 +359,13 @@ add coordinator account=left names=ada
 add coordinator account=deep names=ada
 add user ghost account=right
 delete user ghost where account=right
-add resource name=comsol server=lmgrd count=7 type=License servertype=flexlm
-modify resource where name=comsol server=lmgrd set allowed=50
+add resource name=comsol server=lmgrd count=7 type=License servertype=flexlm cluster=lab allowed=9
+modify resource where name=comsol server=lmgrd cluster=lab set allowed=50
 """
 
 
-def test_a_tree_made_by_hand_round_trips(empty, module):
-    empty.sacctmgr(input=MESSY, check=False)
+def test_a_tree_made_by_hand_round_trips(busy, module):
+    busy.sacctmgr(input=MESSY)
     found = module.dump(CLUSTER)
     assert found["users"]["ada"]["accounts"]["left"] == {"any_partition": False, "partitions": {"gpu": {}}}
     assert found["users"]["ada"]["coordinator_of"] == ["left"]
@@ -356,12 +376,13 @@ def test_a_tree_made_by_hand_round_trips(empty, module):
         declared = {part: found[part] for part in ("accounts", "qos", "users")}
         assert module.diff(CLUSTER, **declared, settings=settings)["changes"] == {}
     # and into an empty database it makes the same tree again
-    empty.reset()
+    busy.reset()
+    busy.start_controller()
     both(module, **declared, settings=found["slurm_accounting"])
     assert module.dump(CLUSTER) == found
 
 
-# -- pitfalls ------------------------------------------------------------------------------------------------------
+# -- pitfalls --------------------------------------------------------------------------------------
 
 
 def test_names_are_small_letters(empty, module):
@@ -444,7 +465,34 @@ def test_a_partition_association_replaces_one_for_all(empty, module):
     changes = both(module, users={"ada": {"accounts": only}})
     assert changes["user ada in a"]["present"] == {"old": True, "new": False}
     assert changes["user ada in a on gpu"]["present"] == {"old": False, "new": True}
-    assert [["ada", "gpu"]] == empty.show("assoc", "user=ada", "format=user,partition")
+    assert empty.show("assoc", "user=ada", "format=user,partition") == [["ada", "gpu"]]
+
+
+def test_many_different_changes(empty, module):
+    """More of them than are worth a command each."""
+
+    def users(step):
+        limits = {
+            n: {"fairshare": n + step, "max_wall": f"{n + step}:00:00", "max_jobs": step} for n in range(20)
+        }
+        return {
+            f"u{n}": {"accounts": {"a": {**entry, "partitions": {"gpu": {"priority": n + step}}}, "b": None}}
+            for n, entry in limits.items()
+        }
+
+    accounts = {"a": {}, "b": {}}
+    both(module, accounts=accounts, users=users(10))
+    changes = both(module, accounts=accounts, users=users(50))
+    assert len(changes) == 40
+    assert module.dump(CLUSTER)["users"]["u3"]["accounts"] == {
+        "a": {
+            "fairshare": 53,
+            "max_wall": "2-05:00:00",
+            "max_jobs": 50,
+            "partitions": {"gpu": {"priority": 53}},
+        },
+        "b": {},
+    }
 
 
 def test_coordinators(empty, module):
@@ -456,7 +504,7 @@ def test_coordinators(empty, module):
     }
     users = {
         "ada": {"accounts": ["top"], "coordinator_of": ["mid", "low"]},
-        "bob": {"accounts": ["open"], "coordinator_of": []},
+        "bob": {"accounts": ["open"], "coordinator_of": ["open"]},
     }
     both(module, accounts=accounts, users=users)
     assert module.dump(CLUSTER)["users"]["ada"]["coordinator_of"] == ["mid"]
@@ -469,7 +517,7 @@ def test_coordinators(empty, module):
 
 
 def test_what_sacctmgr_calls_an_error_is_none(empty, module):
-    """Objects that appear between reading and writing: nothing is added, sacctmgr ends with status 1, all is well."""
+    """What was there before: sacctmgr adds nothing and ends with status 1, this module is content."""
     both(module, accounts={"a": {}})
     plan = {"accounts": {"a": {}}, "users": {"ada": {"accounts": ["a"]}}}
     assert empty.sacctmgr("add", "account", "a", check=False).returncode == 1
@@ -477,7 +525,7 @@ def test_what_sacctmgr_calls_an_error_is_none(empty, module):
     assert module.apply(CLUSTER, **plan)["changes"] == {}
 
 
-# -- purging -------------------------------------------------------------------------------------------------------
+# -- purging ---------------------------------------------------------------------------------------
 
 
 def test_purge(empty, module):
@@ -542,7 +590,7 @@ def test_single_objects(empty, module):
     assert (left["accounts"], left["users"], set(left["qos"])) == ({}, {}, {"normal"})
 
 
-# -- jobs, the controller and the order of things ------------------------------------------------------------------
+# -- jobs, the controller and the order of things --------------------------------------------------
 
 
 def test_what_has_jobs_is_blocked_then_removed(busy, module):
@@ -636,7 +684,7 @@ def test_the_database_changes_without_slurmctld(empty, module):
     assert time.monotonic() - start < 90
 
 
-# -- faults --------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 def test_sacctmgr_that_is_missing(slurm, module, monkeypatch, tmp_path):
@@ -659,7 +707,7 @@ def test_slurmdbd_that_is_down_or_late(empty, module):
 MANY = {
     "accounts": {f"a{n}": {} for n in range(50)},
     "users": {
-        f"u{n}": {"accounts": [f"a{n % 50}", f"a{(n + 1) % 50}"], "max_jobs": n % 7} for n in range(1000)
+        f"u{n}": {"accounts": [f"a{n % 50}", f"a{(n + 1) % 50}"], "max_jobs": n % 7} for n in range(2000)
     },
 }
 
@@ -679,13 +727,9 @@ def test_interrupted_half_way_the_next_run_finishes(empty, module, fault):
     thread = threading.Thread(target=attempt)
     thread.start()
     # in the middle of writing: the database is at work on the load
-    until_true(
-        lambda: int(
-            empty.sql(
-                "select count(*) from information_schema.innodb_trx where trx_rows_modified > 100"
-            ).split()[-1]
-        )
-    )
+    rows = "select count(*) from information_schema.innodb_trx where trx_rows_modified > 100"
+    until_true(lambda: outcome or int(empty.sql(rows).split()[-1]))
+    assert not outcome, outcome
     if fault == "slurmdbd is killed":
         empty.node.run(["systemctl", "kill", "-s", "KILL", "slurmdbd"])
         empty.node.run(["systemctl", "reset-failed", "slurmdbd"], check=False)
@@ -701,9 +745,9 @@ def test_interrupted_half_way_the_next_run_finishes(empty, module, fault):
     assert outcome[0]["result"] is False or last["changes"] == {}
     assert module.diff(CLUSTER, **everything)["changes"] == {}
     found = module.dump(CLUSTER)
-    assert len(found["users"]) == 1001
+    assert len(found["users"]) == 2001
     assert found["users"]["ada"]["accounts"] == {"kept": {"max_jobs": 9}}
-    assert len(empty.show("assoc", "format=id")) == 2 + 51 + 2001
+    assert len(empty.show("assoc", "format=id")) == 2 + 51 + 4001
 
 
 def test_processes_do_not_grow_with_users(empty, module, started):

@@ -20,7 +20,7 @@ def load():
 
 sa = load()
 
-# -- any declaration -----------------------------------------------------------------------------------------------
+# -- any declaration -------------------------------------------------------------------------------
 
 NAMES = ["a", "b", "c", "d", "e"]
 USERS = ["u1", "u2", "u3", "u4"]
@@ -98,7 +98,7 @@ def wanted_of(declaration):
     return sa.normalise(declaration)[0]
 
 
-# -- properties ----------------------------------------------------------------------------------------------------
+# -- properties ------------------------------------------------------------------------------------
 
 
 @given(declarations(), declarations(), st.sampled_from(["none", "owned", "all"]))
@@ -194,7 +194,7 @@ def test_commands_come_in_a_safe_order(before, after):
             parents[name] = words[-1].removeprefix("parent=")
 
 
-# -- grouping ------------------------------------------------------------------------------------------------------
+# -- grouping --------------------------------------------------------------------------------------
 
 keys = st.sets(st.tuples(st.sampled_from(USERS), st.sampled_from(NAMES), st.just("")), min_size=1)
 
@@ -221,7 +221,7 @@ def test_equal_changes_are_one_command_whatever_the_number_of_users():
     assert lines(1) == lines(sa.CHUNK) == [1]
 
 
-# -- values --------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,10 @@ def test_declared_and_printed_values_compare(field, declared, printed):
         ({"users": {"ada": {"accounts": "a"}}}, "users:ada:accounts"),
         ({"users": {"ada": {"accounts": {"a": {"any_partition": False}}}}}, "no partition is named"),
         ({"users": {"ada": {"accounts": ["a"], "default_wckey": "x", "wckeys": []}}}, "default_wckey"),
-        ({"users": {"ada": {"accounts": ["a"], "colour": 1}}}, "users:ada:colour: no such key"),
+        (
+            {"users": {"ada": {"accounts": ["a"], "colour": 1}}},
+            'users:ada:colour: "colour" is not a key here',
+        ),
         ({"accounts": {"a": {"max_wall": 43200}}}, "accounts:a:max_wall: 43200"),
         ({"accounts": {"a": {"max_jobs": True}}}, "accounts:a:max_jobs: true"),
         ({"accounts": {"a": {"qos": ["x", "+y"]}}}, "either all plain"),
@@ -286,7 +289,7 @@ def test_host_lists_are_compared_expanded():
     assert sa._hosts("w[01-03],gpu1") == sa._hosts("w03,w01,w02,gpu1") == ["gpu1", "w01", "w02", "w03"]
 
 
-# -- safety --------------------------------------------------------------------------------------------------------
+# -- safety ----------------------------------------------------------------------------------------
 
 
 def plenty(number):
@@ -339,10 +342,8 @@ def test_a_blocked_association_that_is_wanted_again_is_unblocked():
     (change,) = sa.difference(live, wanted)
     assert (change.old, change.new) == ({"max_submit_jobs": 0}, {"max_submit_jobs": None})
     ((_, text),) = sa.commands([change], live, wanted, "lab")
-    assert (
-        text
-        == f"modify user where name=u0 account=a partition='' cluster=lab set MaxSubmitJobs=-1 comment='{sa.OWNER}'\n"
-    )
+    where = "name=u0 account=a partition='' cluster=lab"
+    assert text == f"modify user where {where} set MaxSubmitJobs=-1 comment='{sa.OWNER}'\n"
 
 
 def test_what_changed_is_told_by_object_and_field():
