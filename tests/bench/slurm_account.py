@@ -11,6 +11,7 @@ running.
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -117,12 +118,12 @@ def show(accounts, users, rows):
     print(f"  memory, with Salt in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 
 
-def main():
+def main(arguments=()):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accounts", type=int, default=100)
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--large", action="store_true", help="1,000 accounts and 10,000 users; takes minutes")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     accounts, users = (1000, 10000) if given.large else (given.accounts, given.users)
     slurm = Slurm()
     with tempfile.TemporaryDirectory() as directory:
@@ -139,4 +140,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
