@@ -65,7 +65,8 @@ slurmd is running:
       - file: slurmd is configured
       - file: Slurm's key is in place
 
-# slurmd tells these when the node registers for the first time; later slurmctld goes by what it has.
+# slurmd tells these when the node registers for the first time; later slurmctld goes by what it has, and
+# partitions by what they had when it last read its configuration.
 {% set features = node.get("features", []) | join(",") %}
 {% set weight = node.get("weight", 1) %}
 Slurm has the node's features and weight:

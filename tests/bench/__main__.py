@@ -1,0 +1,26 @@
+"""Print every figure: ``python3 -m tests.bench [highstate] [join] [users] [slurm_account]`` (default: all)."""
+
+import sys
+
+from . import cluster, slurm_account
+
+FIGURES = {
+    "highstate": cluster.highstate,
+    "join": cluster.join,
+    "users": cluster.users,
+    "slurm_account": slurm_account.main,
+}
+
+
+def main():
+    chosen = sys.argv[1:] or list(FIGURES)
+    if unknown := set(chosen) - set(FIGURES):
+        sys.exit(f"bench: no {', '.join(unknown)}; there are: {', '.join(FIGURES)}")
+    sys.argv[1:] = []
+    for name in chosen:
+        print(f"\n== {name}", flush=True)
+        FIGURES[name]()
+
+
+if __name__ == "__main__":
+    main()
