@@ -65,16 +65,21 @@ slurmd is running:
       - file: slurmd is configured
       - file: Slurm's key is in place
 
-# slurmd tells these when the node registers for the first time; later slurmctld goes by what it has, and
-# partitions by what they had when it last read its configuration.
+Program that registers the node anew is installed:
+  file.managed:
+    - name: /usr/local/sbin/qhub-register
+    - source: salt://slurm/files/qhub-register
+    - mode: '0755'
+
 {% set features = node.get("features", []) | join(",") %}
 {% set weight = node.get("weight", 1) %}
 Slurm has the node's features and weight:
   cmd.run:
-    - name: scontrol update nodename={{ grains.id }} weight={{ weight }} availablefeatures={{ features }} activefeatures={{ features }}
+    - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}'
     # Nothing to do where Slurm does not know the node yet.
     - unless: >-
         case "$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f' | sort --unique)"
         in '' | '{{ weight }} {{ features or "(null)" }}') ;; *) false ;; esac
     - require:
+      - file: Program that registers the node anew is installed
       - service: slurmd is running

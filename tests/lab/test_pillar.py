@@ -64,13 +64,14 @@ def test_features_and_weights_of_a_node_change(lab, master):
         return pillar
 
     def shown():
-        return master.run(["sinfo", "-h", "-N", "-n", "w1", "-p", "main", "-o", "%f %w"]).stdout.split()
+        return master.run(["sinfo", "-h", "-N", "-n", "w1", "-p", "main", "-o", "%f %w"], check=False).stdout.split()
 
     def highmem():
         return master.run(["sinfo", "-h", "-p", "highmem", "-o", "%N"]).stdout.strip()
 
     with lab.pillar(nodes=nodes):
         lab.orchestrate("orch.apply")
+        master.run(["scontrol", "reconfigure"])  # which forgets what was only changed in place
         wait_for("Slurm has w1's features", lambda: shown() == ["highmem,fast", "20"], timeout=30)
         wait_for("the partition has w1", lambda: highmem() == "w[1-2]", timeout=30)
     lab.orchestrate("orch.apply")
