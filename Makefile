@@ -6,12 +6,13 @@ BIN := .venv/bin
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell test lint bench host-packages
+.PHONY: help lab lab-down lab-status lab-shell test lint bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-lab: host-packages ## build and start a cluster in containers on this machine
+lab: ## build and start a cluster in containers on this machine
+	$(call debian_packages,HOST_PACKAGES)
 	@$(LAB) up
 
 lab-down: ## stop it and remove all it made, but for the caches
@@ -36,19 +37,22 @@ lint: $(BIN)/.ready ## static checks
 	@$(BIN)/salt-lint $$(git ls-files '*.sls')
 	@shellcheck $$(git ls-files '*.sh') .ci/run
 
-$(BIN)/.ready: tests/requirements.lock | host-packages
+$(BIN)/.ready: tests/requirements.lock tests/lab/harness/settings.py
+	$(call debian_packages,TEST_PACKAGES)
 	@echo "Installing the test environment into .venv (two minutes the first time)"
-	@python3 -m venv --clear .venv
+	@test -x $(BIN)/python || python3 -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/requirements.lock
 	@touch $@
 
-host-packages:
-	@packages="$$(python3 -c 'from tests.lab.harness import settings; print(*settings.HOST_PACKAGES)')"; \
-	if ! dpkg-query --show $$packages >/dev/null 2>&1; then \
-		echo "Installing on this machine: $$packages"; \
-		export DEBIAN_FRONTEND=noninteractive; \
-		apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$packages >/dev/null; \
-	fi
+# Install what this machine lacks of a list in tests/lab/harness/settings.py.
+define debian_packages
+@packages="$$(python3 -c 'from tests.lab.harness import settings; print(*settings.$(1))')"; \
+if ! dpkg-query --show --showformat='$${Status}\n' $$packages 2>/dev/null | grep -qv ' installed$$' \
+    && dpkg-query --show $$packages >/dev/null 2>&1; then exit 0; fi; \
+echo "Installing on this machine: $$packages"; \
+export DEBIAN_FRONTEND=noninteractive; \
+apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$packages >/dev/null
+endef
 
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'

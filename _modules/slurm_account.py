@@ -197,10 +197,7 @@ def _qos_names(value):
     if not isinstance(value or [], (list, tuple)):
         raise _Refused("a list of QOS")
     entries = sorted(
-        {
-            str(part)[:1] + _name(str(part)[1:]) if str(part)[:1] in "+-" else _name(part)
-            for part in value or []
-        }
+        {str(part)[:1] + _name(str(part)[1:]) if str(part)[:1] in "+-" else _name(part) for part in value or []}
     )
     if len({entry[0] in "+-" for entry in entries}) == 2:
         raise _Refused("a list of QOS, either all plain or all with + or -")
@@ -246,9 +243,7 @@ def _hosts(value):
         for part in ranges.split(",") if ranges else [""]:
             first, _, last = part.partition("-")
             numbers = range(int(first), int(last or first) + 1) if first else [""]
-            hosts += [
-                f"{prefix}{number:0{len(first)}}{suffix}" if first else prefix + suffix for number in numbers
-            ]
+            hosts += [f"{prefix}{number:0{len(first)}}{suffix}" if first else prefix + suffix for number in numbers]
     return sorted(hosts)
 
 
@@ -258,9 +253,7 @@ def _reservation_flags(value):
     if not isinstance(value or [], (list, tuple)):
         raise _Refused("a list of flags")
     # These say how the nodes were chosen; Slurm sets them.
-    return sorted(
-        {str(flag).upper() for flag in value or []} - {"SPEC_NODES", "ALL_NODES", "PART_NODES", "", "(NULL)"}
-    )
+    return sorted({str(flag).upper() for flag in value or []} - {"SPEC_NODES", "ALL_NODES", "PART_NODES", "", "(NULL)"})
 
 
 def _choice(*choices):
@@ -397,9 +390,7 @@ QOS = {
     "min_tres": Field("MinTRESPerJob", _tres),
     "preempt": Field("Preempt", _names, ""),
     "preempt_exempt_time": Field("PreemptExemptTime", _exempt),
-    "preempt_mode": Field(
-        "PreemptMode", _choice("cluster", "off", "cancel", "gang", "requeue", "suspend", "within")
-    ),
+    "preempt_mode": Field("PreemptMode", _choice("cluster", "off", "cancel", "gang", "requeue", "suspend", "within")),
     "priority": Field("Priority", _rank),
     "usage_factor": Field("UsageFactor", _number(1.0)),
     "usage_threshold": Field("UsageThreshold", _number(None)),
@@ -572,17 +563,12 @@ def _named(kind, declared, report):
     for key in declared:
         if not re.fullmatch(pattern, str(key)):
             report.refuse(f"slurm_accounting:{kind}s:{key}", key, allowed)
-    return {
-        key: report.entry(f"slurm_accounting:{kind}s:{key}", value or {}, kind)
-        for key, value in declared.items()
-    }
+    return {key: report.entry(f"slurm_accounting:{kind}s:{key}", value or {}, kind) for key, value in declared.items()}
 
 
 def _user_defaults(declared, report):
     return {
-        str(name).lower(): report.entry(
-            f"accounts:{name}:user_defaults", value["user_defaults"] or {}, "association"
-        )
+        str(name).lower(): report.entry(f"accounts:{name}:user_defaults", value["user_defaults"] or {}, "association")
         for name, value in (declared["accounts"] or {}).items()
         if isinstance(value, dict) and "user_defaults" in value
     }
@@ -603,12 +589,8 @@ def _settings(declared, report):
             report.refuse(f"{path}:{key}", settings[key], "one of " + ", ".join(choices))
     settings["defaults"] = report.entry(f"{path}:defaults", settings["defaults"], "association")
     settings["purge_limit"] = limit = {**PURGE_LIMIT, **(settings["purge_limit"] or {})}
-    if set(limit) != set(PURGE_LIMIT) or not all(
-        isinstance(x, (int, float)) and x >= 0 for x in limit.values()
-    ):
-        report.refuse(
-            f"{path}:purge_limit", settings["purge_limit"], "{count: number of objects, share: 0 to 1}"
-        )
+    if set(limit) != set(PURGE_LIMIT) or not all(isinstance(x, (int, float)) and x >= 0 for x in limit.values()):
+        report.refuse(f"{path}:purge_limit", settings["purge_limit"], "{count: number of objects, share: 0 to 1}")
     return settings
 
 
@@ -693,8 +675,7 @@ def declare(tree):
         return {
             field: value
             for field, value in entry.items()
-            if (field in always or value != table[field].empty())
-            and not (field in without and value == without[field])
+            if (field in always or value != table[field].empty()) and not (field in without and value == without[field])
         }
 
     accounts = {
@@ -783,9 +764,7 @@ def check(live, wanted):
     qos = {*live.tree["qos"], *wanted.get("qos", ())}
     for kind in ("account", "association", "qos"):
         for key, entry in wanted.get(kind, {}).items():
-            errors += [
-                f"{_label(kind, key)}: {error}" for error in _reference_errors(kind, entry, qos, live.tres)
-            ]
+            errors += [f"{_label(kind, key)}: {error}" for error in _reference_errors(kind, entry, qos, live.tres)]
     return errors
 
 
@@ -981,11 +960,7 @@ def commands(changes, live, wanted, cluster):
     load = _load_file(of, apart, live, wanted, cluster)
     then = [*_accounts(of, live, wanted, cluster), *_users(of, live, cluster)]
     for options, clauses in _grouped(changed + of["block", "association"], of["add", "association"], live):
-        then += [
-            f"modify user where {where} cluster={cluster} set {words}"
-            for where in clauses
-            for words in options
-        ]
+        then += [f"modify user where {where} cluster={cluster} set {words}" for where in clauses for words in options]
     then += _deletions(of, live, wanted, cluster)
     steps = [
         (["sacctmgr", "-i"], first),
@@ -1123,10 +1098,7 @@ def _where(keys, partition, accounts_of):
 def _load_file(of, apart, live, wanted, cluster):
     def line(what, name, entry):
         words = [
-            word
-            for field, new in entry.items()
-            if field in ASSOCIATION
-            for word in ASSOCIATION[field].words(None, new)
+            word for field, new in entry.items() if field in ASSOCIATION for word in ASSOCIATION[field].words(None, new)
         ]
         quoted = [f"{option}='{value}'" for option, value in (word.split("=", 1) for word in words) if value]
         return ":".join([f"{what} - '{name}'", *quoted])
@@ -1248,8 +1220,7 @@ def _deletions(of, live, wanted, cluster):
         ]
         staying = {*live.tree["association"], *(change.key for change in of["add", "association"])} - going
         default = {
-            user: entry["default_account"]
-            for user, entry in {**live.tree["user"], **wanted.get("user", {})}.items()
+            user: entry["default_account"] for user, entry in {**live.tree["user"], **wanted.get("user", {})}.items()
         }
         both = {key[:2] for key in going} & {key[:2] for key in staying}
         stuck = {(user, account) for user, account in both if user != ROOT and default[user] == account}
@@ -1367,9 +1338,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
     """
     table = list(ASSOCIATION)
     columns = ["id", "cluster", "account", "user", "partition", "lineage", "comment"]
-    rows = _show(
-        "assoc wopl wopi withrawqos", [*columns, *(ASSOCIATION[name].option for name in table)], timeout
-    )
+    rows = _show("assoc wopl wopi withrawqos", [*columns, *(ASSOCIATION[name].option for name in table)], timeout)
     tree = {kind: {} for kind in TABLES}
     owned, leaving, ids = set(), set(), {}
     for number, where, account, user, partition, lineage, comment, *values in rows:
@@ -1377,9 +1346,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
             continue
         kind, key = ("association", (user, account, partition)) if user else ("account", account)
         tree["cluster"][cluster] = {}
-        tree[kind][key] = {
-            name: ASSOCIATION[name].normalise(v) for name, v in zip(table, values, strict=True)
-        }
+        tree[kind][key] = {name: ASSOCIATION[name].normalise(v) for name, v in zip(table, values, strict=True)}
         ids[number] = key
         if not user and account != ROOT:
             tree[kind][key]["parent"] = ([ROOT] + [part for part in lineage.split("/") if part])[-2]
@@ -1393,10 +1360,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
         if name in tree["account"]:
             names = ("description", "organization", "flags")
             tree["account"][name].update(
-                {
-                    n: ACCOUNT[n].normalise(v) if n == "flags" else v
-                    for n, v in zip(names, values, strict=True)
-                }
+                {n: ACCOUNT[n].normalise(v) if n == "flags" else v for n, v in zip(names, values, strict=True)}
             )
     _read_users(tree, cluster, timeout, default_wckeys)
     described = _show("qos", ["name", *(field.option for field in QOS.values())], timeout)
@@ -1471,8 +1435,7 @@ def _read_reservations():
             line, _, comment = line.partition(" Comment=")  # noqa: PLW2901
             values = dict(word.split("=", 1) for word in line.split() if "=" in word)
             entry = {
-                k: f.normalise(None if (v := values.get(f.option)) == "(null)" else v)
-                for k, f in RESERVATION.items()
+                k: f.normalise(None if (v := values.get(f.option)) == "(null)" else v) for k, f in RESERVATION.items()
             }
             if "ALL_NODES" in values["Flags"]:
                 entry["nodes"] = ["ALL"]
@@ -1546,14 +1509,10 @@ class _Plan:
             return
         jobs = {key: ids for key, ids in _jobs(self.cluster, self.live.ids).items() if key in going}
         if self.settings["running_jobs"] == "block":
-            self.changes, self.notes = hold(
-                self.changes, {key: len(ids) for key, ids in jobs.items()}, self.live
-            )
+            self.changes, self.notes = hold(self.changes, {key: len(ids) for key, ids in jobs.items()}, self.live)
         else:
             self.jobs = sorted({job for ids in jobs.values() for job in ids})
-            self.notes = (
-                [f"{len(self.jobs)} job(s) of removed associations are cancelled"] if self.jobs else []
-            )
+            self.notes = [f"{len(self.jobs)} job(s) of removed associations are cancelled"] if self.jobs else []
 
     def _warn(self):
         """Note what makes the declaration less than it seems."""
@@ -1561,9 +1520,7 @@ class _Plan:
         enforced = re.search(r"AccountingStorageEnforce\s*=\s*(\S+)", config)
         missing = {"associations", "limits", "qos"} - set(enforced[1].split(",")) if enforced else set()
         if missing:
-            self.notes.append(
-                f"Slurm ignores {', '.join(sorted(missing))}: AccountingStorageEnforce is {enforced[1]}"
-            )
+            self.notes.append(f"Slurm ignores {', '.join(sorted(missing))}: AccountingStorageEnforce is {enforced[1]}")
         new = sorted({c.key[0] for c in self.changes if c.action == "add" and c.kind == "association"})
         if new:
             known = _passwd()

@@ -1,8 +1,8 @@
 """
 Bring joining workers into service.
 
-A minion that starts is a reason to look, and no more: nothing in the event is used, it may be forged. Events that arrive
-while one run is under way lead to one more run, however many they are.
+A minion that starts is a reason to look, and no more: nothing in the event is used, it may be forged. Events that
+arrive while one run is under way lead to one more run, however many they are.
 """
 
 import logging

@@ -180,9 +180,7 @@ def setting_schema(default, free_form, path=""):
         return {
             "type": "object",
             "additionalProperties": False,
-            "properties": {
-                key: setting_schema(value, free_form, prefix + key) for key, value in default.items()
-            },
+            "properties": {key: setting_schema(value, free_form, prefix + key) for key, value in default.items()},
         }
     if isinstance(default, list):
         return {"type": "array", "description": "a list"}

@@ -1,6 +1,6 @@
 """
-Nodes that join and leave, seen from the master. The orchestrations ``orch.converge`` and ``orch.remove`` use these; what
-they decide comes from accepted keys, the pillar and Slurm, never from an event.
+Nodes that join and leave, seen from the master. The orchestrations ``orch.converge`` and ``orch.remove`` use these;
+what they decide comes from accepted keys, the pillar and Slurm, never from an event.
 """
 
 import logging
@@ -40,10 +40,10 @@ def members():
 
 def joining():
     """
-    Return the ids (a list) of workers that are connected to the master and not in service in Slurm, or bootstrapped anew.
+    Return the ids (a list) of workers that are connected to the master and not in service in Slurm, or new over SSH.
 
-    Raises :class:`~salt.exceptions.CommandExecutionError` if the pillar is not valid or slurmctld does not answer: without
-    it nobody can join.
+    Raises :class:`~salt.exceptions.CommandExecutionError` if the pillar is not valid or slurmctld does not answer:
+    without it nobody can join.
 
     CLI Example:
 
@@ -123,9 +123,10 @@ def drain(node, reason, timeout=3600):
     reason
         What Slurm shows to users.
     timeout
-        Seconds to wait; then the node stays drained, and :class:`~salt.exceptions.CommandExecutionError` names the jobs.
+        Seconds to wait; then the node stays drained.
 
-    Returns ``True``. A node that Slurm does not know has nothing to wait for.
+    Returns ``True``. A node that Slurm does not know has nothing to wait for. Raises
+    :class:`~salt.exceptions.CommandExecutionError` naming the jobs that were not over in time.
 
     CLI Example:
 
@@ -142,7 +143,8 @@ def drain(node, reason, timeout=3600):
         _slurm("scontrol", "update", f"nodename={node}", "state=down", f"reason={reason}")
     while jobs := _slurm("squeue", "--noheader", f"--nodelist={node}", "--format=%A").stdout.split():
         if time.monotonic() > deadline:
-            raise CommandExecutionError(f"{node} is drained, but after {timeout} s still runs the jobs {', '.join(jobs)}")
+            names = ", ".join(jobs)
+            raise CommandExecutionError(f"{node} is drained, but after {timeout} s still runs the jobs {names}")
         time.sleep(1)
     return True
 

@@ -5,7 +5,6 @@ A salt-ssh wrapper: it runs on the master, for an administrator who is root ther
 are rendered.
 """
 
-import os
 from pathlib import Path
 
 from salt.crypt import write_keys
@@ -16,7 +15,8 @@ def preseed(minion_id):
     Accept the key of ``minion_id`` on the master before the machine has it.
 
     The key pair is made on the first call and kept (readable by root alone), so that a re-imaged machine gets the same
-    one by the same command, and marked as joining until a job has run there. Removing the node deletes it (``orch.remove``).
+    one by the same command, and marked as joining until a job has run there. Removing the node deletes it
+    (``orch.remove``).
 
     minion_id
         The minion's id: a key of the pillar's ``nodes``; the caller has compiled the pillar, which checks it.
@@ -33,7 +33,7 @@ def preseed(minion_id):
     if not accepted.exists() or accepted.read_text() != public.read_text():
         part = accepted.parent / f".{minion_id}"
         part.write_text(public.read_text())
-        os.replace(part, accepted)
+        part.replace(accepted)
     # Slurm may still believe in the machine that this one replaces.
     mark = Path("/var/lib/qhub/joining", minion_id)
     mark.parent.mkdir(exist_ok=True)

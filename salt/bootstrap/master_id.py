@@ -5,4 +5,5 @@ from pathlib import Path
 
 import yaml
 
-print(next(yaml.safe_load(Path(path).read_text())["cluster"]["master"]["id"] for path in sys.argv[1:] if Path(path).exists()))
+found = next(path for path in map(Path, sys.argv[1:]) if path.exists())
+print(yaml.safe_load(found.read_text())["cluster"]["master"]["id"])

@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -64,9 +65,8 @@ def debs(target, installed):
         places = ["-o", f"Dir::Cache::archives={target}", "-o", f"Dir::State::status={installed}"]
         run([*APT, *places, "install", "--download-only", *packages])
     run([*APT, "-o", f"Dir::Cache::archives={target}", "autoclean"])
-    (target / "Packages").write_text(
-        subprocess.run(["apt-ftparchive", "packages", "."], cwd=target, check=True, capture_output=True, text=True).stdout
-    )
+    index = subprocess.run(["apt-ftparchive", "packages", "."], cwd=target, check=True, stdout=subprocess.PIPE).stdout
+    (target / "Packages").write_bytes(index)
 
 
 def wheels(target, scratch):
@@ -79,7 +79,7 @@ def wheels(target, scratch):
         for old in target.iterdir():
             old.unlink()
     run([sys.executable, "-m", "venv", scratch])
-    pip = [Path(scratch) / "bin/pip", "--quiet", "wheel", "--no-deps"]
+    pip = [scratch / "bin/pip", "--quiet", "wheel", "--no-deps"]
     run([*pip, "--require-hashes", "--requirement", lock, "--wheel-dir", target])
     stamp.write_text(lock.read_text())
 
@@ -99,14 +99,16 @@ def main():
         sys.exit(__doc__)
     directory = Path(sys.argv[1]).resolve()
     print("mirror: installing the tools", flush=True)
-    bare = shutil.copy("/var/lib/dpkg/status", "/var/tmp/mirror-status")
+    scratch = Path(tempfile.mkdtemp())
+    bare = shutil.copy("/var/lib/dpkg/status", scratch)
     run([*APT, "update"])
     run([*APT, "install", *BUILD_PACKAGES])
     print("mirror: building wheels", flush=True)
-    wheels(directory / "wheels", "/var/tmp/mirror-venv")
+    wheels(directory / "wheels", scratch / "environment")
     print("mirror: downloading packages", flush=True)
     debs(directory / "debs", bare)
     checksums(directory)
+    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ try:
 except SystemExit as end:
     code = end.code or 0
 usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps({"status": code, "wall": time.monotonic() - start, "cpu": sum(u.ru_utime + u.ru_stime for u in usage),
-                  "memory": usage[0].ru_maxrss / 1024,
-                  "files": sum(n for cmd, n in sent.items() if cmd.startswith(("_file", "_serve", "_symlink", "_dir")))}))
+print(json.dumps({"status": code, "wall": time.monotonic() - start,
+                  "cpu": sum(u.ru_utime + u.ru_stime for u in usage), "memory": usage[0].ru_maxrss / 1024,
+                  "files": sum(n for cmd, n in sent.items() if cmd.startswith(("_file", "_serve")))}))
 """
 ONE_STATE = ["state.single", "test.succeed_without_changes", "name=floor"]
 
@@ -55,7 +55,8 @@ def highstate():
         floor, full = median(node, ONE_STATE), median(node, ["state.apply"])
         for title, row in (("floor", floor), ("full", full)):
             ratio = "" if row is floor else f"   {row['wall'] / floor['wall']:.2f}x, {row['cpu'] / floor['cpu']:.2f}x"
-            print(f"{name:6} {title:6} {row['wall']:6.2f} {row['cpu']:7.2f} {row['memory']:5.0f} {row['files']:14.0f}{ratio}")
+            figures = f"{row['wall']:6.2f} {row['cpu']:7.2f} {row['memory']:5.0f} {row['files']:14.0f}"
+            print(f"{name:6} {title:6} {figures}{ratio}", flush=True)
 
 
 def join():
@@ -97,8 +98,7 @@ def users():
     for size in (10, 100, 1000, 10000):
         pillar = copy.deepcopy(site.USERS)
         pillar["users"] |= {
-            f"u{n}": {"uid": 40000 + n, "full_name": f"User {n}", "accounts": ["physics"]}
-            for n in range(size)
+            f"u{n}": {"uid": 40000 + n, "full_name": f"User {n}", "accounts": ["physics"]} for n in range(size)
         }
         site.write(master, users=pillar)
         for name in ("master", "w1"):
@@ -107,5 +107,7 @@ def users():
             row = median(node, ["state.apply"], times=3)
             base = first.setdefault(name, row)
             ratios = f"{row['wall'] / base['wall']:.2f}x, {row['cpu'] / base['cpu']:.2f}x"
-            print(f"{size:7} {name:7} {applied['wall']:8.1f} {row['wall']:7.2f} {row['cpu']:7.2f}   {ratios}", flush=True)
+            print(
+                f"{size:7} {name:7} {applied['wall']:8.1f} {row['wall']:7.2f} {row['cpu']:7.2f}   {ratios}", flush=True
+            )
     print("The lab now has all these people: make lab-down to be rid of them.")

@@ -35,9 +35,7 @@ def declaration(accounts, users):
 def flat_file(declared):
     """Return the same as a file for ``sacctmgr load``, as an administrator's script would write it."""
     lines = [f"Cluster - '{CLUSTER}'", "Parent - 'root'"]
-    lines += [
-        f"Account - '{name}'" for name, entry in declared["accounts"].items() if entry["parent"] == "root"
-    ]
+    lines += [f"Account - '{name}'" for name, entry in declared["accounts"].items() if entry["parent"] == "root"]
     for name, entry in declared["accounts"].items():
         if entry["parent"] != "root":
             lines += [f"Parent - '{entry['parent']}'", f"Account - '{name}'"]
@@ -97,9 +95,7 @@ def measure(slurm, module, started, declared):
     rows.append(("(a) a sacctmgr per object, first (extrapolated)", (one + loop(slurm)) / 2 * objects, None))
     slurm.reset()
     slurm.start_controller()
-    rows.append(
-        ("(b) load, first", seconds(slurm.sacctmgr, "load", "/dev/stdin", input=text, timeout=3600), 1)
-    )
+    rows.append(("(b) load, first", seconds(slurm.sacctmgr, "load", "/dev/stdin", input=text, timeout=3600), 1))
     again = seconds(slurm.sacctmgr, "load", "/dev/stdin", input=text, timeout=3600, check=False)
     rows.append(("(b) load, the same again", again, 1))
     return rows
@@ -111,9 +107,7 @@ def show(accounts, users, rows):
     for name, taken, processes in rows:
         print(f"  {name:50} {taken:8.2f} s   {'' if processes is None else f'{processes} processes'}")
     loop_, first, again = (took[name] for name in took if name.startswith("("))
-    print(
-        f"  first apply: {took['first apply'] / loop_:.3f} of (a), {took['first apply'] / first:.2f} of (b)"
-    )
+    print(f"  first apply: {took['first apply'] / loop_:.3f} of (a), {took['first apply'] / first:.2f} of (b)")
     print(f"  no-op: {took['no-op'] / again:.2f} of (b) again")
     print(f"  memory, with Salt in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 

@@ -62,9 +62,7 @@ TrackWCKey=yes
 PidFile=/run/slurmdbd.pid
 LogFile=/var/log/slurm/slurmdbd.log
 """
-MARIADB_CONF = (
-    "[mariadbd]\ninnodb_buffer_pool_size=1G\ninnodb_log_file_size=64M\ninnodb_lock_wait_timeout=900\n"
-)
+MARIADB_CONF = "[mariadbd]\ninnodb_buffer_pool_size=1G\ninnodb_log_file_size=64M\ninnodb_lock_wait_timeout=900\n"
 # Slurm resolves names only where there is an address beside loopback's.
 NETWORK = (
     "ip link add slurm0 type veth peer name slurm1 && ip address add 192.0.2.1/24 dev slurm0 "
@@ -87,9 +85,7 @@ class Slurm:
             self.node.boot()
             run = self.node.run
             run(["sh", "-c", NETWORK])
-            run(
-                ["systemctl", "mask", "--now", "systemd-networkd-wait-online"]
-            )  # that network is all there will be
+            run(["systemctl", "mask", "--now", "systemd-networkd-wait-online"])  # that network is all there will be
             self.node.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", "0755")
             self.node.write(
                 "/etc/apt/sources.list.d/mirror.list", f"deb [trusted=yes] file:{settings.MIRROR}/debs ./\n"
@@ -111,8 +107,7 @@ class Slurm:
                 run(["useradd", "-m", "-u", uid, user])
             run(["systemctl", "start", "mariadb"])
             self.sql(
-                "create user slurm@localhost identified via unix_socket;"
-                "grant all on slurm_acct_db.* to slurm@localhost"
+                "create user slurm@localhost identified via unix_socket;grant all on slurm_acct_db.* to slurm@localhost"
             )
             self.reset()
         for program in PROGRAMS:

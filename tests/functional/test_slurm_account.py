@@ -209,9 +209,7 @@ def test_every_field_of_accounts_users_and_associations(busy, module):
         "accounts": {"arts": {"partitions": {"gpu": {"max_jobs": 1}}}, "science": {}},
         "default_account": "arts",
     }
-    rows = busy.show(
-        "assoc", "wopl", "user=ada", "format=account,partition,share,grptres,maxjobs,maxwall,qos"
-    )
+    rows = busy.show("assoc", "wopl", "user=ada", "format=account,partition,share,grptres,maxjobs,maxwall,qos")
     assert sorted(rows) == [
         ["arts", "", "1", "", "", "", ""],
         ["arts", "gpu", "1", "", "1", "", ""],
@@ -276,10 +274,7 @@ def test_a_deep_tree_turns_over(empty, module):
     names = [f"a{n}" for n in range(6)]
     down = {name: {"parent": above} for name, above in zip(names, ["root", *names[:-1]], strict=True)}
     both(module, accounts=down)
-    up = {
-        name: {"parent": above}
-        for name, above in zip(reversed(names), ["root", *reversed(names[1:])], strict=True)
-    }
+    up = {name: {"parent": above} for name, above in zip(reversed(names), ["root", *reversed(names[1:])], strict=True)}
     both(module, accounts=up)
     assert parents(empty) == {"root": ""} | {name: entry["parent"] for name, entry in up.items()}
     both(
@@ -400,9 +395,7 @@ def test_names_are_small_letters(empty, module):
 
 
 MALFORMED = {
-    "users:ada:accounts:physics:max_jobs": {
-        "users": {"ada": {"accounts": {"physics": {"max_jobs": "many"}}}}
-    },
+    "users:ada:accounts:physics:max_jobs": {"users": {"ada": {"accounts": {"physics": {"max_jobs": "many"}}}}},
     "accounts:physics:max_wall": {"accounts": {"physics": {"max_wall": 43200}}},
     "accounts:physics:grp_tres": {"accounts": {"physics": {"grp_tres": {"cpu": "lots"}}}},
     "accounts:physics:colour": {"accounts": {"physics": {"colour": "red"}}},
@@ -472,9 +465,7 @@ def test_many_different_changes(empty, module):
     """More of them than are worth a command each."""
 
     def users(step):
-        limits = {
-            n: {"fairshare": n + step, "max_wall": f"{n + step}:00:00", "max_jobs": step} for n in range(20)
-        }
+        limits = {n: {"fairshare": n + step, "max_wall": f"{n + step}:00:00", "max_jobs": step} for n in range(20)}
         return {
             f"u{n}": {"accounts": {"a": {**entry, "partitions": {"gpu": {"priority": n + step}}}, "b": None}}
             for n, entry in limits.items()
@@ -510,9 +501,7 @@ def test_coordinators(empty, module):
     assert module.dump(CLUSTER)["users"]["ada"]["coordinator_of"] == ["mid"]
     users["ada"]["coordinator_of"] = ["low"]
     both(module, accounts=accounts, users=users)
-    coordinators = {
-        row[0]: row[1] for row in empty.show("account", "withcoord", "format=account,coordinators")
-    }
+    coordinators = {row[0]: row[1] for row in empty.show("account", "withcoord", "format=account,coordinators")}
     assert coordinators == {"root": "", "top": "", "mid": "", "low": "ada", "open": "bob"}
 
 
@@ -536,9 +525,7 @@ def test_purge(empty, module):
     empty.sacctmgr("add", "user", "hand", "account=byhand")
     fewer = {name: {} for name in list(accounts)[2:]}, {name: users[name] for name in list(users)[2:]}
 
-    none = module.apply(
-        CLUSTER, accounts=fewer[0], users=fewer[1], qos={"normal": {}}, settings={"purge": "none"}
-    )
+    none = module.apply(CLUSTER, accounts=fewer[0], users=fewer[1], qos={"normal": {}}, settings={"purge": "none"})
     assert none["changes"] == {}
     changes = both(module, accounts=fewer[0], users=fewer[1], qos={"normal": {}})
     assert {"user u0", "user u1", "account a1", "qos long"} <= set(changes)
@@ -598,9 +585,7 @@ def test_what_has_jobs_is_blocked_then_removed(busy, module):
     both(module, accounts=accounts, users={"ada": {"accounts": ["a", "b"]}, "bob": {"accounts": ["a"]}})
     job = until_true(lambda: busy.submit("ada", "-A", "a"))
     until_true(
-        lambda: module.functions["cmd.run_stdout"](
-            f"sacct -nXP -j {job} -s RUNNING -o jobid", python_shell=False
-        )
+        lambda: module.functions["cmd.run_stdout"](f"sacct -nXP -j {job} -s RUNNING -o jobid", python_shell=False)
     )
     ret = module.state("managed", CLUSTER, accounts={"b": {}}, users={"bob": {"accounts": ["b"]}})
     assert ret["result"] is True and "user ada in a takes no new jobs" in ret["comment"], ret["comment"]
@@ -633,9 +618,7 @@ def test_the_cluster_may_come_from_either_side(slurm, module):
     assert both(module, accounts={"a": {}}).keys() == {"account a"}
     # this module first: foretold, registered, and slurmctld starts with the identity it finds
     slurm.reset(cluster=False)
-    foretold = module.state(
-        "managed", CLUSTER, test=True, accounts={"a": {}}, users={"ada": {"accounts": ["a"]}}
-    )
+    foretold = module.state("managed", CLUSTER, test=True, accounts={"a": {}}, users={"ada": {"accounts": ["a"]}})
     assert foretold["result"] is None and foretold["changes"][f"cluster {CLUSTER}"]["present"]["new"] is True
     done = module.state("managed", CLUSTER, accounts={"a": {}}, users={"ada": {"accounts": ["a"]}})
     assert done["result"] is True and done["changes"] == foretold["changes"], done
@@ -706,9 +689,7 @@ def test_slurmdbd_that_is_down_or_late(empty, module):
 
 MANY = {
     "accounts": {f"a{n}": {} for n in range(50)},
-    "users": {
-        f"u{n}": {"accounts": [f"a{n % 50}", f"a{(n + 1) % 50}"], "max_jobs": n % 7} for n in range(2000)
-    },
+    "users": {f"u{n}": {"accounts": [f"a{n % 50}", f"a{(n + 1) % 50}"], "max_jobs": n % 7} for n in range(2000)},
 }
 
 

@@ -60,7 +60,9 @@ class Lab:
         script = "#!/bin/sh\n" + words[-1] + "\n"
         submit = ["runuser", "-l", user, "-c", f"sbatch --parsable --output=job-%j {' '.join(words[:-1])}"]
         job = self.master.run(submit, input=script).stdout.strip()
-        wait_for(f"job {job} ends", lambda: self.state(job) not in ("", "PENDING", "RUNNING", "COMPLETING"), timeout=timeout)
+        wait_for(
+            f"job {job} ends", lambda: self.state(job) not in ("", "PENDING", "RUNNING", "COMPLETING"), timeout=timeout
+        )
         return job, self.master.run(["cat", f"/home/{user}/job-{job}"]).stdout
 
     def state(self, job):
@@ -116,6 +118,8 @@ def pytest_runtest_makereport(item, call):
     if report.when == "call" and report.failed and "lab" in item.fixturenames:
         for name in sorted(name for _, name in machines()):
             with contextlib.suppress(Exception):
-                journal = the_lab.node(name).run(["journalctl", "-q", "--no-pager", "-p", "warning", "-n", "25"], check=False)
+                journal = the_lab.node(name).run(
+                    ["journalctl", "-q", "--no-pager", "-p", "warning", "-n", "25"], check=False
+                )
                 report.sections.append((f"journal of {name}", journal.stdout))
     return report

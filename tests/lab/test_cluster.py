@@ -26,9 +26,7 @@ def test_a_user_without_an_association_is_refused(lab):
 
 
 def test_partitions_follow_features(lab):
-    partitions = dict(
-        line.split() for line in lab.master.run(["sinfo", "-h", "-o", "%R %N"]).stdout.splitlines()
-    )
+    partitions = dict(line.split() for line in lab.master.run(["sinfo", "-h", "-o", "%R %N"]).stdout.splitlines())
     assert partitions == {"main": "w[1-2]", "highmem": "w2"}
 
 
@@ -36,7 +34,9 @@ def test_a_worker_knows_every_name_and_person(lab):
     worker = lab.node("w1")
     for name in ("master", "w1", "w2", "w2.cluster.internal"):
         assert worker.run(["getent", "hosts", name]).stdout, name
-    assert worker.run(["getent", "passwd", "ada"]).stdout.strip() == "ada:x:20001:20001:Ada Lovelace:/home/ada:/bin/bash"
+    assert (
+        worker.run(["getent", "passwd", "ada"]).stdout.strip() == "ada:x:20001:20001:Ada Lovelace:/home/ada:/bin/bash"
+    )
     assert set(worker.run(["id", "-Gn", "marie"]).stdout.split()) == {"marie", "physics", "chemistry"}
 
 

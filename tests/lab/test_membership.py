@@ -16,7 +16,16 @@ def fingerprint(node):
          " -print0 | sort -z | xargs -0 sha256sum"], timeout=300,
     ).stdout  # fmt: skip
     daemons = node.run(
-        ["systemctl", "show", "slurmd", "salt-minion", "prometheus-node-exporter", "ssh", "-p", "Id,ExecMainStartTimestamp"]
+        [
+            "systemctl",
+            "show",
+            "slurmd",
+            "salt-minion",
+            "prometheus-node-exporter",
+            "ssh",
+            "-p",
+            "Id,ExecMainStartTimestamp",
+        ]
     ).stdout
     return files, daemons
 
@@ -60,7 +69,9 @@ def test_a_third_machine_joins_and_leaves(lab, master, w3):
 
 def test_a_removed_machine_waits_for_its_jobs(lab, master, w3):
     the_lab.add(master, w3)
-    job = lab.as_user("ada", ["sbatch", "--parsable", "-w", "w3", "--chdir=/tmp", "--wrap=sleep 6; true"]).stdout.strip()
+    job = lab.as_user(
+        "ada", ["sbatch", "--parsable", "-w", "w3", "--chdir=/tmp", "--wrap=sleep 6; true"]
+    ).stdout.strip()
     wait_for("the job runs", lambda: master.run(["squeue", "-h", "-j", job, "-o", "%T"]).stdout.strip() == "RUNNING")
     impatient = lab.orchestrate("orch.remove", check=False, node="w3", timeout=1)
     assert impatient.returncode
@@ -115,7 +126,14 @@ def test_a_minion_with_an_unknown_key_is_not_accepted(lab, master):
                   "encryption_algorithm": "OAEP-SHA224", "signing_algorithm": "PKCS1v15-SHA224"}  # fmt: skip
         worker.write(f"{directory}/minion", json.dumps(config))
         answer = worker.run(
-            ["timeout", "15", "/opt/qhub/salt/bin/salt-call", f"--config-dir={directory}", "--log-level=quiet", "test.ping"],
+            [
+                "timeout",
+                "15",
+                "/opt/qhub/salt/bin/salt-call",
+                f"--config-dir={directory}",
+                "--log-level=quiet",
+                "test.ping",
+            ],
             check=False,
         )
         assert answer.returncode

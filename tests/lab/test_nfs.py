@@ -119,13 +119,9 @@ def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_d
             states = lab.apply("master", ["nfs"])
             changed = {state["__id__"] for state in states.values() if state["changes"]}
             assert changed == {"NFS exports are declared", "NFS server answers to the members"}
-            wait_for(
-                "w1 is refused", lambda: nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10
-            )
+            wait_for("w1 is refused", lambda: nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)
         lab.apply("master", ["nfs"])
-        wait_for(
-            "w1 is back", lambda: not nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10
-        )
+        wait_for("w1 is back", lambda: not nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)
         assert got + len(reading.communicate(timeout=60)[0]) == size
         assert reading.returncode == 0
     finally:

@@ -8,7 +8,12 @@ from tests.lab.harness.shell import wait_for
 def test_people_and_partitions_come_and_go(lab, master):
     def users(pillar):
         del pillar["users"]["guest"]
-        pillar["users"]["lise"] = {"uid": 20010, "full_name": "Lise Meitner", "groups": ["physics"], "accounts": ["physics"]}
+        pillar["users"]["lise"] = {
+            "uid": 20010,
+            "full_name": "Lise Meitner",
+            "groups": ["physics"],
+            "accounts": ["physics"],
+        }
         pillar["accounts"]["physics"]["max_jobs"] = 7
         return pillar
 
@@ -100,8 +105,8 @@ def test_a_bad_pillar_is_refused_and_touches_nothing(lab, master, case):
     name, edit, words = BAD[case]
 
     def cluster_now():
-        files = master.run(
-            ["sh", "-c", "find /etc/slurm /etc/salt/master.d /var/lib/extrausers /etc/qhub/members.hosts -type f -exec sha256sum {} +"]).stdout
+        watched = "/etc/slurm /etc/salt/master.d /var/lib/extrausers /etc/qhub/members.hosts"
+        files = master.run(["sh", "-c", f"find {watched} -type f | xargs sha256sum"]).stdout
         return files, lab.sacctmgr("assoc"), master.run(["systemctl", "show", "slurmctld", "-p", "MainPID"]).stdout
 
     before = cluster_now()

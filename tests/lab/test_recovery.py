@@ -19,7 +19,9 @@ def test_a_killed_service_comes_back_and_no_job_is_lost(lab, master, unit):
     node = lab.node(SERVICES[unit])
     submit = ["sbatch", "--parsable", "--chdir=/tmp", "--nodelist=w1", "--mem=10", "--output=/dev/null"]
     running = lab.as_user("ada", [*submit, "--wrap=sleep 20"]).stdout.strip()
-    wait_for("the job runs", lambda: master.run(["squeue", "-h", "-j", running, "-o", "%T"]).stdout.strip() == "RUNNING")
+    wait_for(
+        "the job runs", lambda: master.run(["squeue", "-h", "-j", running, "-o", "%T"]).stdout.strip() == "RUNNING"
+    )
     # slurmctld writes its state every few seconds. One killed before that starts the job a second time, which the node
     # refuses ("Duplicate jobid"): Slurm's own limit, not tested here.
     started = int(master.run(["date", "+%s"]).stdout)
@@ -52,4 +54,8 @@ def test_the_master_still_commands_its_minions(lab, master):
     def answers():
         return master.run(["salt", "--out=txt", "--timeout=5", "*", "test.ping"], check=False).stdout.split("\n")
 
-    wait_for("all minions answer", lambda: sorted(filter(None, answers())) == ["master: True", "w1: True", "w2: True"], timeout=90)
+    wait_for(
+        "all minions answer",
+        lambda: sorted(filter(None, answers())) == ["master: True", "w1: True", "w2: True"],
+        timeout=90,
+    )

@@ -164,11 +164,7 @@ def test_rule_breakers_are_found():
     found = list(rule_breakers([run, key, fetch], {"sesame"}))
     assert [line.split(": ", 1)[0] for line in found] == ["A", "A", "B", "C", "C"]
     assert (
-        list(
-            rule_breakers(
-                [{**run, "name": "true", "creates": "/x"}, {**key, "show_changes": False}], {"sesame"}
-            )
-        )
+        list(rule_breakers([{**run, "name": "true", "creates": "/x"}, {**key, "show_changes": False}], {"sesame"}))
         == []
     )
 
@@ -264,8 +260,7 @@ def test_a_formula_has_the_house_shape(formula):
     variable = "salt_settings" if name == "salt" else name  # salt is Salt's own
     assert (formula / "map.jinja").read_text().splitlines() == [
         f'{{% import_yaml "{name}/defaults.yaml" as defaults %}}',
-        f'{{% set {variable} = salt["grains.filter_by"](defaults, base="default",'
-        f' merge=pillar.get("{name}")) %}}',
+        f'{{% set {variable} = salt["grains.filter_by"](defaults, base="default", merge=pillar.get("{name}")) %}}',
     ]
     for path in (formula / "defaults.yaml", *formula.glob("*.sls")):
         start = "\n".join(path.read_text().split("\n")[:8])
@@ -276,11 +271,7 @@ def sources():
     """Yield every text file of the product."""
     for folder in (*FOLDERS, ROOT / "_modules", ROOT / "_states", ROOT / "pillar"):
         for path in sorted(folder.rglob("*")):
-            if (
-                path.is_file()
-                and "__pycache__" not in path.parts
-                and path.suffix not in (".lock", ".gz", ".pyc")
-            ):
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".lock", ".gz", ".pyc"):
                 yield path
 
 

@@ -54,9 +54,7 @@ def changed(base, path, value):
 def test_defaults_are_a_valid_pillar(site):
     pillar = site.pillar()
     assert "_errors" not in pillar
-    assert pillar["members"] == {
-        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1}
-    }
+    assert pillar["members"] == {"master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1}}
 
 
 def test_each_id_gets_its_own_files(site):
@@ -121,9 +119,7 @@ def test_an_orchestration_about_a_node_takes_its_name(site):
 
 
 def test_a_file_may_be_a_template(site):
-    site.write(
-        nodes="nodes: {% for n in range(11, 31) %}\n  w{{ n }}: {address: 10.0.0.{{ n }}} {% endfor %}"
-    )
+    site.write(nodes="nodes: {% for n in range(11, 31) %}\n  w{{ n }}: {address: 10.0.0.{{ n }}} {% endfor %}")
     assert site.refusal() == site.refusal("w30") == ""
     assert len(site.pillar("w30")["nodes"]) == 20
     assert site.pillar("w31") == {}
@@ -134,9 +130,7 @@ def test_a_file_may_be_a_template(site):
 REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text())
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "line"), REFUSED, ids=[f"{path}={value}" for path, value, _ in REFUSED]
-)
+@pytest.mark.parametrize(("path", "value", "line"), REFUSED, ids=[f"{path}={value}" for path, value, _ in REFUSED])
 def test_refused(site, path, value, line):
     files = {"cluster": cluster(), "nodes": NODES, "partitions": PARTITIONS, "users": USERS}
     section = path.split(".")[0]

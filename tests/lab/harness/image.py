@@ -27,7 +27,8 @@ def base():
         settings.CACHE.mkdir(parents=True, exist_ok=True)
         with step("Building the Debian image"), _new_directory(root) as building:
             run(
-                ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(settings.IMAGE_PACKAGES)}",
+                ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
+                 f"--include={','.join(settings.IMAGE_PACKAGES)}",
                  *(f"--customize-hook={hook}" for hook in CUSTOMIZE), settings.RELEASE, building],
                 timeout=900,
             )  # fmt: skip

@@ -8,6 +8,7 @@ from .node import Node, machines
 from .shell import CommandFailed, run, step, wait_for
 
 COMPLETE = settings.STATE / "complete"
+BOOTSTRAP = f"{settings.CHECKOUT}/salt/bootstrap/master.sh"
 
 
 def node(name):
@@ -45,7 +46,7 @@ def up():
     site.write_all(master)
     with step("Bootstrapping the master"):
         watched(master, ["salt-master", "salt-minion", "slurmdbd", "slurmctld"],
-                [f"{settings.CHECKOUT}/salt/bootstrap/master.sh", "--mirror", settings.MIRROR], timeout=900)  # fmt: skip
+                [BOOTSTRAP, "--mirror", settings.MIRROR], timeout=900)  # fmt: skip
     for worker in workers:
         with step(f"Adding {worker.name}"):
             add(master, worker)
@@ -104,7 +105,7 @@ def summary():
 The lab is up.
 
 {sinfo}
-  master   {settings.ADDRESSES["master"]}   reachable from this machine only; QHUB_LAB_PUBLISH=1 make lab opens its front door
+  master   {settings.ADDRESSES["master"]}   from this machine only; QHUB_LAB_PUBLISH=1 make lab opens its front door
 
   a shell on a machine      make lab-shell NODE=master
   a job as a user           make lab-shell NODE=master CMD='runuser -u ada -- srun hostname'

@@ -21,6 +21,7 @@ def up():
 
 def _publish():
     ports = ", ".join(str(port) for port in settings.FRONT_DOOR if port != 22)
+    master = settings.ADDRESSES["master"]
     saved = settings.STATE / "ip_forward"
     if not saved.exists():
         saved.write_text(FORWARD.read_text())
@@ -31,7 +32,7 @@ def _publish():
         table ip {TABLE} {{
             chain prerouting {{
                 type nat hook prerouting priority dstnat
-                iifname != "{settings.BRIDGE}" fib daddr type local tcp dport {{ {ports} }} dnat to {settings.ADDRESSES["master"]}
+                iifname != "{settings.BRIDGE}" fib daddr type local tcp dport {{ {ports} }} dnat to {master}
             }}
         }}"""
     run(["nft", "-f", "-"], input=rules)

@@ -42,7 +42,20 @@ class Node:
         # As Debian's installer leaves them on a machine without a name server.
         (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {self.name}\n")
         if not (self.root / "etc/ssh/ssh_host_ed25519_key").exists():
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.root / "etc/ssh/ssh_host_ed25519_key"])
+            run(
+                [
+                    "ssh-keygen",
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    "",
+                    "-f",
+                    self.root / "etc/ssh/ssh_host_ed25519_key",
+                ]
+            )
         network = ["--private-network"]
         if self.address:
             network = [f"--network-bridge={settings.BRIDGE}"]
@@ -58,14 +71,22 @@ class Node:
         groups = list(self._control_groups())
         for group in groups:
             group.mkdir(exist_ok=True)
-        join = "for group; do test \"$group\" = -- && break; echo $$ > $group/cgroup.procs; shift; done; shift"
+        join = 'for group; do test "$group" = -- && break; echo $$ > $group/cgroup.procs; shift; done; shift'
+        container = [
+            "systemd-nspawn",
+            *("--quiet", "--register=no", "--keep-unit", "--resolv-conf=off", "--boot"),
+            *(f"--directory={self.root}", f"--machine={MACHINE_PREFIX}{self.name}"),
+            *(*network, *binds, *self.options),
+        ]
         with (self.directory / "console.log").open("ab") as console:
             subprocess.run(
-                ["setsid", "--fork", "sh", "-c", f'{join}; exec "$@"', "sh", *groups, "--", "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={MACHINE_PREFIX}{self.name}",
-                 "--register=no", "--keep-unit", "--resolv-conf=off", "--boot", *network, *binds, *self.options],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=console, check=True,
+                ["setsid", "--fork", "sh", "-c", f'{join}; exec "$@"', "sh", *groups, "--", *container],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                check=True,
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            )  # fmt: skip
+            )
         wait_for(f"{self.name} boots", self._is_up, timeout=90)
         return self
 

@@ -20,11 +20,22 @@ PUBLISH = os.environ.get("QHUB_LAB_PUBLISH", "") not in ("", "0")
 RELEASE = "trixie"
 # What Debian's installer gives with "SSH server" ticked, as far as a node cares.
 IMAGE_PACKAGES = (
-    "ca-certificates", "dbus", "iproute2", "openssh-client", "openssh-server", "procps", "python3",
-    "sudo", "systemd", "systemd-sysv", "udev",
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "udev",
 )
-HOST_PACKAGES = (
-    "mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux",
+HOST_PACKAGES = ("mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux", "openssh-client")
+TEST_PACKAGES = (
+    *HOST_PACKAGES,
+    "gcc", "python3-dev", "python3-venv", "shellcheck",
     "libnfs-utils", "qemu-system-x86", "e2fsprogs",  # the tests of NFS
 )  # fmt: skip
 
