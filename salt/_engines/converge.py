@@ -41,6 +41,8 @@ def _is_start(event):
 def _converge(runners):
     """Return whether there was an answer to who is joining; bring those into service."""
     try:
+        for stranger in runners.functions["membership.unexpected"]():
+            log.error("Refused: the key of %s is accepted, but the pillar does not name it (nodes.sls)", stranger)
         joining = runners.functions["membership.joining"]()
     except Exception as error:  # the bus must be read on, whatever happened
         log.warning("Who is joining cannot be told yet: %s", error)

@@ -62,6 +62,20 @@ def joining():
     ]
 
 
+def unexpected():
+    """
+    Return the ids (a list) whose keys are accepted although the pillar does not name them. They get nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.unexpected
+    """
+    accepted = {path.name for path in Path(__opts__["pki_dir"], "minions").iterdir() if not path.name.startswith(".")}
+    return sorted(accepted - set(members()))
+
+
 def node_states():
     """
     Return ``{node: state}`` as ``sinfo`` has it.

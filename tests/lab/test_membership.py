@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.lab.conftest import parse
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings, site
 from tests.lab.harness.shell import wait_for
@@ -107,6 +108,37 @@ def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
     finally:
         worker.run(["rm", "/etc/salt/minion.d/zz-claim.conf"])
     assert worker.read("/etc/salt/minion.d/qhub.conf") == own
+
+
+def test_many_start_events_lead_to_few_runs(lab, master):
+    """Anyone with a key can send such events; what they say is not used, and they cost no run each."""
+    since = master.run(["date", "+%F %T"]).stdout.strip()
+    master.run(["touch", "/var/lib/qhub/joining/w1"])  # as the bootstrap does
+    send = (
+        'for n in 1 2 3 4 5 6 7 8; do salt-run --log-level=quiet event.send salt/minion/x$n/start \'{"id": "*"}\'; done'
+    )
+    master.run(["sh", "-c", send], timeout=120)
+    wait_for("w1 is in service", lambda: the_lab.in_service(master, "w1"), timeout=120)
+
+    def runs():
+        journal = master.run(["journalctl", "-q", "-o", "cat", "-u", "salt-master", "--since", since]).stdout
+        return journal.count("Joining: w1")
+
+    assert 1 <= runs() <= 3
+
+
+def test_an_accepted_key_that_nobody_named_is_refused_and_logged(lab, master):
+    since = master.run(["date", "+%F %T"]).stdout.strip()
+    keys = "/etc/salt/pki/master/minions"
+    master.run(["cp", f"{keys}/w1", f"{keys}/ghost"])
+    try:
+        lab.node("w1").run(["systemctl", "restart", "salt-minion"])
+        words = ["journalctl", "-q", "-o", "cat", "-u", "salt-master", "--since", since]
+        wait_for("the refusal is logged", lambda: "the key of ghost is accepted, but" in master.run(words).stdout)
+        pillar = master.run(["salt-run", "--out=json", "pillar.show_pillar", "ghost"]).stdout
+        assert parse(pillar) == {}
+    finally:
+        master.run(["rm", f"{keys}/ghost"])
 
 
 def test_files_of_the_master_are_not_served(lab):

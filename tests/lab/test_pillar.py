@@ -63,6 +63,25 @@ def test_any_slurm_key_is_set_and_removed(lab, master):
     lab.highstate("master")
 
 
+def test_scripts_run_before_and_after_each_job(lab, master):
+    worker = lab.node("w1")
+
+    def cluster(pillar):
+        pillar["slurm"]["prolog"] = {"10-mark": "#!/bin/sh\ntouch /run/prolog-$SLURM_JOB_ID\n"}
+        pillar["slurm"]["epilog"] = {"10-mark": "#!/bin/sh\ntouch /run/epilog-$SLURM_JOB_ID\n"}
+        return pillar
+
+    with lab.pillar(cluster=cluster):
+        lab.orchestrate("orch.apply")
+        job, _ = lab.job("ada", "--nodelist=w1", "true")
+        for mark in (f"/run/prolog-{job}", f"/run/epilog-{job}"):
+            wait_for(mark, lambda mark=mark: not worker.run(["test", "-e", mark], check=False).returncode, timeout=20)
+    lab.orchestrate("orch.apply")
+    assert worker.run(["find", "/etc/slurm/prolog.d", "/etc/slurm/epilog.d", "-type", "f"]).stdout == ""
+    job, _ = lab.job("ada", "--nodelist=w1", "true")
+    assert worker.run(["test", "-e", f"/run/prolog-{job}"], check=False).returncode
+
+
 def test_features_and_weights_of_a_node_change(lab, master):
     def nodes(pillar):
         pillar["nodes"]["w1"] |= {"features": ["highmem", "fast"], "weight": 20}

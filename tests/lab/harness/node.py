@@ -68,7 +68,7 @@ class Node:
         for inside, outside in self.binds.items():
             source, _, mode = str(outside).partition(":")
             binds.append(f"--bind{'-ro' if mode == 'ro' else ''}={source}:{inside}")
-        groups = list(self._control_groups())
+        groups = list(self.control_groups())
         for group in groups:
             group.mkdir(exist_ok=True)
         join = 'for group; do test "$group" = -- && break; echo $$ > $group/cgroup.procs; shift; done; shift'
@@ -90,7 +90,7 @@ class Node:
         wait_for(f"{self.name} boots", self._is_up, timeout=90)
         return self
 
-    def _control_groups(self):
+    def control_groups(self):
         """Yield this machine's own control groups: in a shared one its systemd would meet the others' units."""
         for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
             if Path(mount, "cgroup.procs").exists():
@@ -98,7 +98,7 @@ class Node:
 
     def _remove_control_groups(self):
         with contextlib.suppress(OSError):
-            for group in self._control_groups():
+            for group in self.control_groups():
                 for directory, _, _ in os.walk(group, topdown=False):
                     Path(directory).rmdir()
             return True
