@@ -1,11 +1,18 @@
 # What every Slurm daemon needs.
 {% from "slurm/map.jinja" import slurm %}
 
-# The one secret of auth/slurm. Base packages bring the user.
+# Debian's packages bring and start it; auth/slurm has taken its place.
+munge stays off:
+  file.symlink:
+    - name: /etc/systemd/system/munge.service
+    - target: /dev/null
+
 Slurm's user exists:
   pkg.installed:
-    - pkgs: [slurm-wlm-basic-plugins]
+    - pkgs: {{ slurm.packages | json }}
     - install_recommends: false
+    - require:
+      - file: munge stays off
 
 Slurm's configuration directory exists:
   file.directory:
@@ -13,6 +20,7 @@ Slurm's configuration directory exists:
     - mode: '0755'
     - makedirs: true
 
+# The one secret of auth/slurm.
 Slurm's key is in place:
   file.managed:
     - name: {{ slurm.config_dir }}/slurm.key
@@ -32,13 +40,5 @@ Slurm's log directory exists:
     - user: slurm
     - group: slurm
     - mode: '0755'
-    - require:
-      - pkg: Slurm's user exists
-
-# Debian's packages bring it; auth/slurm has taken its place.
-munge is off:
-  service.dead:
-    - name: munge
-    - enable: false
     - require:
       - pkg: Slurm's user exists

@@ -9,6 +9,8 @@ Slurm controller is installed:
   pkg.installed:
     - pkgs: {{ slurm.controller.packages | json }}
     - install_recommends: false
+    - require:
+      - file: munge stays off
 
 Slurm's state directory exists:
   file.directory:

@@ -43,6 +43,8 @@ slurmdbd is installed:
   pkg.installed:
     - pkgs: {{ database.packages | json }}
     - install_recommends: false
+    - require:
+      - file: munge stays off
 
 slurmdbd comes back by itself:
   file.managed:

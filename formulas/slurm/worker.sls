@@ -24,6 +24,7 @@ slurmd is installed:
     - install_recommends: false
     - require:
       - file: slurmd is configured
+      - file: munge stays off
 
 {% for directory, scripts in {"prolog": slurm.prolog, "epilog": slurm.epilog}.items() %}
 Directory of the {{ directory }} exists:
