@@ -14,8 +14,6 @@ from salt.exceptions import CommandExecutionError
 log = logging.getLogger(__name__)
 
 # Of Slurm's node states: the node has registered, answers, and is not given up. "*" means it does not answer.
-JOINING = Path("/var/lib/qhub/joining")  # a file for each node bootstrapped over SSH that has not run a job since
-
 _GONE = ("down", "unknown", "future", "invalid", "power")
 
 
@@ -57,7 +55,7 @@ def joining():
         name
         for name, member in sorted(members().items())
         if "worker" in member["roles"]
-        and (name not in in_service or (JOINING / name).exists())
+        and (name not in in_service or _mark(name).exists())
         and (member["address"] in connected or "master" in member["roles"])
     ]
 
@@ -119,7 +117,7 @@ def prove(nodes, timeout=60):
             if serves(states[name]) and _runs_a_job(name):
                 waiting.remove(name)
                 ready.append(name)
-                (JOINING / name).unlink(missing_ok=True)
+                _mark(name).unlink(missing_ok=True)
                 _tell(name, "ready", {"seconds": round(time.monotonic() - start, 1)})
         if waiting:
             time.sleep(0.3)
@@ -179,7 +177,7 @@ def forget(node):
         # A node that still answers could register again.
         _slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=removed")
         _slurm("scontrol", "delete", f"nodename={node}")
-    (JOINING / node).unlink(missing_ok=True)
+    _mark(node).unlink(missing_ok=True)
     pki = Path(__opts__["pki_dir"])
     for path in (pki / "preseeded" / f"{node}.pem", pki / "preseeded" / f"{node}.pub"):
         path.unlink(missing_ok=True)
@@ -187,6 +185,11 @@ def forget(node):
         (pki / state / node).unlink(missing_ok=True)
     _tell(node, "removed", {})
     return True
+
+
+def _mark(node):
+    """Return the file that is there for a node bootstrapped over SSH until it has run a job."""
+    return Path(__opts__["cachedir"], "joining", node)
 
 
 def _runs_a_job(node):

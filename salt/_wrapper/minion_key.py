@@ -35,8 +35,8 @@ def preseed(minion_id):
         part.write_text(public.read_text())
         part.replace(accepted)
     # Slurm may still believe in the machine that this one replaces.
-    mark = Path("/var/lib/qhub/joining", minion_id)
-    mark.parent.mkdir(exist_ok=True)
+    mark = Path(master["cachedir"], "joining", minion_id)
+    mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return {
         "minion.pem": private.read_text(),

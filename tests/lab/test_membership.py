@@ -113,7 +113,7 @@ def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
 def test_many_start_events_lead_to_few_runs(lab, master):
     """Anyone with a key can send such events; what they say is not used, and they cost no run each."""
     since = master.run(["date", "+%F %T"]).stdout.strip()
-    master.run(["touch", "/var/lib/qhub/joining/w1"])  # as the bootstrap does
+    master.run(["touch", "/var/cache/salt/master/joining/w1"])  # as the bootstrap does
     send = (
         'for n in 1 2 3 4 5 6 7 8; do salt-run --log-level=quiet event.send salt/minion/x$n/start \'{"id": "*"}\'; done'
     )

@@ -64,7 +64,7 @@ def add(master, worker):
 
 def in_service(master, name):
     """Whether the node has run the job that proves it, and the orchestration that brought it in is over."""
-    joining = master.run(["test", "-e", f"/var/lib/qhub/joining/{name}"], check=False).returncode == 0
+    joining = master.run(["test", "-e", f"/var/cache/salt/master/joining/{name}"], check=False).returncode == 0
     return not joining and name in master.run(["sinfo", "-h", "-N", "-o", "%N"], check=False).stdout.split()
 
 
