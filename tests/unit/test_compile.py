@@ -94,7 +94,7 @@ def compilers(options, tmp_path_factory):
             (site / "nodes.sls").write_text(yaml.safe_dump({"nodes": nodes}))
             opts = options("minion", base / "salt", site)
             opts["module_dirs"] = [*opts["module_dirs"], str(base / "wrappers")]
-            opts["__master_opts__"] = {"pki_dir": str(pki), "keysize": opts["keysize"]}
+            opts["__master_opts__"] = {"pki_dir": str(pki), "cachedir": str(base), "keysize": opts["keysize"]}
             grains.update(grains or salt.loader.grains(opts))
             opts["id"] = ROLES[role][size]
             opts["grains"] = {
