@@ -32,7 +32,7 @@ def test_generated_secrets_are_roots_alone(master):
 def test_no_secret_is_in_logs_results_or_served_files(lab, master):
     key = master.read("/etc/slurm/slurm.key")[:60]
     lab.highstate("w1")
-    for text in (key, "PRIVATE KEY"):
+    for text in (key, "-----BEGIN PRIVATE KEY", "-----BEGIN RSA PRIVATE KEY"):
         for place in ("/var/cache/salt/master/jobs", "/var/lib/qhub/files", "/srv/qhub/salt", "/srv/qhub/formulas"):
             assert master.run(["grep", "-rlF", text, place], check=False).stdout == "", (text[:10], place)
         for node in (master, lab.node("w1")):

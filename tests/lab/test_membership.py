@@ -108,7 +108,9 @@ def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
     finally:
         worker.run(["rm", "/etc/salt/minion.d/zz-claim.conf"])
         worker.run(["systemctl", "restart", "salt-minion"])  # it may have read the claim
-        lab.wait_for("w1 answers", lambda: "True" in master.run(["salt", "--out=txt", "w1", "test.ping"], check=False).stdout)
+        lab.wait_for(
+            "w1 answers", lambda: "True" in master.run(["salt", "--out=txt", "w1", "test.ping"], check=False).stdout
+        )
     assert worker.read("/etc/salt/minion.d/qhub.conf") == own
 
 

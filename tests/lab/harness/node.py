@@ -32,6 +32,8 @@ class Node:
 
     def boot(self):
         """Lay the machine's disk over the image if it has none, start it and wait for systemd."""
+        if not self.supervisor:
+            self._kill_all()
         lower = image.base()
         for part in ("upper", "work", "root"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,14 @@ class Node:
             if Path(mount, "cgroup.procs").exists():
                 yield Path(mount, MACHINE_PREFIX + self.name)
 
+    def _kill_all(self):
+        """Kill whatever runs in the machine, also if only its supervisor was killed before."""
+        for group in self.control_groups():
+            with contextlib.suppress(OSError):
+                (group / "cgroup.kill").write_text("1")
+        wait_for(f"{self.name} stops", lambda: not self.supervisor, timeout=20)
+        wait_for(f"{self.name}'s control groups are empty", self._remove_control_groups, timeout=20)
+
     def _remove_control_groups(self):
         with contextlib.suppress(OSError):
             for group in self.control_groups():
@@ -131,12 +141,7 @@ class Node:
             with contextlib.suppress(ProcessLookupError, TimeoutError):
                 os.kill(pid, signal.SIGTERM)
                 wait_for("", lambda: not self.supervisor, timeout=30)
-        # Without its process 1 nothing of a machine is left, and its supervisor ends too.
-        for pid in filter(None, (self.leader, self.supervisor)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_for(f"{self.name} stops", lambda: not self.supervisor, timeout=20)
-        wait_for(f"{self.name}'s control groups are empty", self._remove_control_groups, timeout=20)
+        self._kill_all()
         if os.path.ismount(self.root):
             run(["umount", "--recursive", "--lazy", self.root])
 
