@@ -152,11 +152,12 @@ class Slurm:
         """Start slurmctld and slurmd and wait until a job could run."""
         self.node.run(["systemctl", "reset-failed"])
         self.node.run(["systemctl", "start", "slurmctld", "slurmd"])
-        wait_for(
-            "the node is idle",
-            lambda: "idle" in self.node.run(["sinfo", "-h", "-o", "%T"], check=False).stdout,
-            timeout=60,
-        )
+
+        def serves():
+            states = set(self.node.run(["sinfo", "-h", "-o", "%T"], check=False).stdout.split())
+            return states and states <= {"idle", "mixed"}  # mixed: with a job from before
+
+        wait_for("the node is in service", serves, timeout=60)
 
     def reset(self, cluster=True):
         """Empty the database and forget slurmctld's state; ``cluster``: register it, as sacctmgr does."""

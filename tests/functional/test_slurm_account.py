@@ -709,7 +709,8 @@ def test_interrupted_half_way_the_next_run_finishes(empty, module, fault):
     thread.start()
     # in the middle of writing: the database is at work on the load
     rows = "select count(*) from information_schema.innodb_trx where trx_rows_modified > 100"
-    until_true(lambda: outcome or int(empty.sql(rows).split()[-1]))
+    # (which InnoDB looks up anew only if it has not been asked for a tenth of a second)
+    wait_for("it writes", lambda: outcome or int(empty.sql(rows).split()[-1]), interval=0.2)
     assert not outcome, outcome
     if fault == "slurmdbd is killed":
         empty.node.run(["systemctl", "kill", "-s", "KILL", "slurmdbd"])

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab.harness import settings
+import pytest
+
+from tests.lab.harness import network, settings
 from tests.lab.harness.node import Node
-from tests.lab.harness.shell import wait_for
+from tests.lab.harness.shell import run, wait_for
 
 
 def test_bootstrapping_the_master_again_changes_nothing(lab, master):
@@ -60,3 +62,42 @@ def test_a_machine_that_was_killed_boots_again_and_leaves_nothing_behind(lab):
     assert "scratch" not in Path("/proc/mounts").read_text()
     assert not list(machine.control_groups())[0].exists()
     assert not machine.directory.exists()
+
+
+@pytest.fixture
+def outside():
+    """A machine that is not on the lab's network, and has a way to this one: ``(its name, this one's address)``."""
+    name, inner, outer = "qhub-lab-out", "qhub-out0", "qhub-out1"
+    run(["ip", "netns", "add", name])
+    try:
+        run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name])
+        run(["ip", "address", "add", "10.98.1.1/30", "dev", outer])
+        run(["ip", "link", "set", outer, "up"])
+        run(["ip", "-n", name, "address", "add", "10.98.1.2/30", "dev", inner])
+        run(["ip", "-n", name, "link", "set", inner, "up"])
+        yield name, "10.98.1.1"
+    finally:
+        run(["ip", "link", "delete", outer], check=False)
+        run(["ip", "netns", "delete", name])
+
+
+def test_the_front_door_can_be_opened_to_the_outside(lab, master, outside):
+    name, address = outside
+
+    def asked(port):
+        ask = f"import socket; print(socket.create_connection(('{address}', {port}), 3).recv(9).decode())"
+        return run(["ip", "netns", "exec", name, sys.executable, "-c", ask], check=False).stdout.strip()
+
+    for port in (8022, 9999):  # stand-ins for what will listen there
+        serve = f"socket.create_server(('{settings.ADDRESSES['master']}', {port}), reuse_port=True)"
+        loop = f"import socket\ns = {serve}\nwhile True: s.accept()[0].sendall(b'a master')"
+        master.run(["systemd-run", "--collect", f"--unit=door-{port}", "python3", "-c", loop])
+    try:
+        assert asked(8022) == ""
+        network.publish()
+        wait_for("the door is open", lambda: asked(8022) == "a master", timeout=20)
+        assert asked(9999) == "", "only the front door"
+    finally:
+        network.unpublish()
+        master.run(["systemctl", "stop", "door-8022", "door-9999"])
+    assert asked(8022) == ""

@@ -32,7 +32,15 @@ def base():
                  *(f"--customize-hook={hook}" for hook in CUSTOMIZE), settings.RELEASE, building],
                 timeout=900,
             )  # fmt: skip
+        _delete_older(root)
     return root
+
+
+def _delete_older(current):
+    mounts = Path("/proc/mounts").read_text()
+    for image in settings.CACHE.glob("image-*"):
+        if image != current and str(image) not in mounts:
+            shutil.rmtree(image)
 
 
 def mirror():

@@ -16,10 +16,11 @@ def up():
         run(["ip", "address", "add", f"{settings.GATEWAY}/{settings.NETWORK.prefixlen}", "dev", settings.BRIDGE])
     run(["ip", "link", "set", settings.BRIDGE, "up"])
     if settings.PUBLISH:
-        _publish()
+        publish()
 
 
-def _publish():
+def publish():
+    """Pass the front door's ports, as they are asked of this machine from outside, on to the master."""
     ports = ", ".join(str(port) for port in settings.FRONT_DOOR if port != 22)
     master = settings.ADDRESSES["master"]
     saved = settings.STATE / "ip_forward"
@@ -38,11 +39,16 @@ def _publish():
     run(["nft", "-f", "-"], input=rules)
 
 
-def down():
-    """Remove everything that :func:`up` made."""
+def unpublish():
+    """Undo :func:`publish`."""
     run(["nft", "delete", "table", "ip", TABLE], check=False)
     saved = settings.STATE / "ip_forward"
     if saved.exists():
         FORWARD.write_text(saved.read_text())
         saved.unlink()
+
+
+def down():
+    """Remove everything that :func:`up` made."""
+    unpublish()
     run(["ip", "link", "delete", settings.BRIDGE], check=False)
