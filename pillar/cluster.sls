@@ -15,8 +15,8 @@ cluster:
   # uids and gids of people and groups are in this range.
   # ids: {min: 10000, max: 60000}
 
-# What is not a Debian package is fetched from upstream (null), or from a directory on the master or a URL that holds
-# the same files (a site without a way out).
+# Packages come from where each machine has them configured (null), or from a directory made by
+# salt/bootstrap/mirror.py that is at the same place on every machine (a site without a way out).
 artifacts:
   mirror: null
 

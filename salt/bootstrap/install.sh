@@ -28,9 +28,13 @@ if [ -n "$mirror" ]; then
     echo "deb [trusted=yes] file:$mirror/debs ./" >/etc/apt/sources.list.d/qhub-mirror.list
 fi
 export DEBIAN_FRONTEND=noninteractive
-if ! python3 -c 'import ensurepip' 2>/dev/null; then
+packages=(python3-venv ca-certificates)
+if [ -z "$mirror" ]; then
+    packages+=(gcc libc6-dev python3-dev) # Salt and one of its dependencies are published as source only
+fi
+if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
     apt-get update --quiet=2
-    apt-get install --yes --quiet=2 --no-install-recommends python3-venv ca-certificates >/dev/null
+    apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
 fi
 rm -rf "$environment"
 python3 -m venv "$environment"

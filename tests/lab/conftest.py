@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 
 import pytest
 
@@ -43,7 +44,7 @@ class Lab:
 
     def orchestrate(self, sls, check=True, **pillar):
         """Run an orchestration on the master; return the ``CompletedProcess``."""
-        words = ["salt-run", "--out=json", "state.orchestrate", sls, f"pillar={json_of(pillar)}"]
+        words = ["salt-run", "--out=json", "state.orchestrate", sls, f"pillar={json.dumps(pillar)}"]
         return self.master.run(words, check=check, timeout=300)
 
     def sacctmgr(self, *words):
@@ -82,16 +83,8 @@ class Lab:
             site.write(self.master, **{name: originals[name] for name in files})
 
 
-def json_of(value):
-    import json
-
-    return json.dumps(value)
-
-
 def parse(text):
     """Return the JSON that a Salt command printed, whatever warnings it printed around it."""
-    import json
-
     return json.loads(text[text.index("{") :])
 
 
