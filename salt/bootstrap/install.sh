@@ -32,10 +32,8 @@ packages=(python3-venv ca-certificates)
 if [ -z "$mirror" ]; then
     packages+=(gcc libc6-dev python3-dev) # Salt and one of its dependencies are published as source only
 fi
-if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
-    apt-get update --quiet=2
-    apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
-fi
+apt-get update --quiet=2
+apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
 rm -rf "$environment"
 python3 -m venv "$environment"
 pip=("$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile)
