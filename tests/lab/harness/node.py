@@ -10,7 +10,7 @@ from pathlib import Path
 from . import image, settings
 from .shell import run, wait_for
 
-MACHINE_PREFIX = "qhub-lab-"
+MACHINE_PREFIX = f"{settings.STATE.name}-"
 
 
 class Node:
