@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Collect what an installation needs into one directory, for sites without a way out.
 
-    mirror.py DIRECTORY
+    mirror.py DIRECTORY [PACKAGE ...]
 
 Run it as root on a connected machine with the release that the cluster's nodes run; it can be a
 container. Afterwards DIRECTORY holds
 
     debs/      every Debian package named by a ``packages`` list in formulas/*/defaults.yaml or needed
                by the bootstrap, with what they depend on, as a flat APT repository
+               (and any PACKAGE named on the command line, for a site's own use)
     wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock
-    SHA256SUMS of all files
+    artifacts/ the programs of salt/artifacts.json, each with the checksum pinned there
+    SHA256SUMS of the packages and wheels
 
 Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: DIRECTORY}``) and in
 ``master.sh --mirror DIRECTORY``. Running it again adds what is missing and drops what is obsolete.
@@ -49,15 +51,16 @@ def package_lists(tree):
                 yield from package_lists(value)
 
 
-def debs(target, installed):
-    """Download the packages of every formula and what they need beyond the ``installed`` ones (a dpkg status file).
+def debs(target, installed, more):
+    """Download the packages of every formula, and ``more`` (a list), and what they need beyond the ``installed`` ones (a
+    dpkg status file).
 
     One resolver run per list: lists may exclude each other.
     """
     import yaml  # from python3-yaml, installed by main()
 
     target.mkdir(parents=True, exist_ok=True)
-    lists = [BOOTSTRAP_PACKAGES]
+    lists = [BOOTSTRAP_PACKAGES, *([name] for name in more)]
     for defaults in sorted(FORMULAS.glob("*/defaults.yaml")):
         tree = yaml.safe_load(defaults.read_text())
         lists += package_lists({family: tree.get(family, {}) for family in ("default", "Debian")})
@@ -89,13 +92,13 @@ def checksums(directory):
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(directory)}\n"
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in ("SHA256SUMS", "lock")
+        if path.is_file() and path.name not in ("SHA256SUMS", "lock") and path.parent != directory / "artifacts"
     ]
     (directory / "SHA256SUMS").write_text("".join(lines))
 
 
 def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     directory = Path(sys.argv[1]).resolve()
     print("mirror: installing the tools", flush=True)
@@ -106,7 +109,9 @@ def main():
     print("mirror: building wheels", flush=True)
     wheels(directory / "wheels", scratch / "environment")
     print("mirror: downloading packages", flush=True)
-    debs(directory / "debs", bare)
+    debs(directory / "debs", bare, sys.argv[2:])
+    print("mirror: fetching programs", flush=True)
+    run([sys.executable, HERE / "fetch.py", "download", directory / "artifacts"])
     checksums(directory)
     shutil.rmtree(scratch)
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -50,12 +51,18 @@ def mirror():
         *sorted((settings.REPOSITORY / "formulas").glob("*/defaults.yaml")),
         settings.REPOSITORY / "salt/bootstrap/requirements.lock",
         settings.REPOSITORY / "salt/bootstrap/mirror.py",
+        settings.REPOSITORY / "salt/bootstrap/fetch.py",
+        settings.REPOSITORY / "salt/artifacts.json",
     ]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + base().name.encode()).hexdigest()
+    recipe = repr((base().name, settings.TEST_NODE_PACKAGES))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + recipe.encode()).hexdigest()
     stamp = directory / "STAMP"
     if not stamp.exists() or stamp.read_text() != digest:
         directory.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
+        with step("Fetching programs"):  # here, where every registry's client is; the script below finds them done
+            fetch = settings.REPOSITORY / "salt/bootstrap/fetch.py"
+            run([sys.executable, fetch, "download", directory / "artifacts"], timeout=900)
         with step("Filling the package mirror"), tempfile.TemporaryDirectory(dir=settings.CACHE) as scratch:
             _fill(directory, Path(scratch))
         stamp.write_text(digest)
@@ -71,7 +78,11 @@ def _fill(directory, scratch):
         ), mounted("-t", "proc", "proc", root / "proc"):  # fmt: skip
             script = f"{settings.CHECKOUT}/salt/bootstrap/mirror.py"
             environment = {k: v for k, v in os.environ.items() if k != "PIP_FIND_LINKS"}
-            run(["chroot", root, "python3", script, settings.MIRROR], timeout=1800, env=environment)
+            run(
+                ["chroot", root, "python3", script, settings.MIRROR, *settings.TEST_NODE_PACKAGES],
+                timeout=1800,
+                env=environment,
+            )
 
 
 def connect(root):

@@ -32,12 +32,17 @@ IMAGE_PACKAGES = (
     "systemd-sysv",
     "udev",
 )
-HOST_PACKAGES = ("mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux", "openssh-client")
+HOST_PACKAGES = (
+    "mmdebstrap", "systemd-container", "iproute2", "nftables", "util-linux", "openssh-client",
+    "maven",  # carries Keycloak where its maker's site cannot be reached
+)  # fmt: skip
 TEST_PACKAGES = (
     *HOST_PACKAGES,
     "gcc", "python3-dev", "python3-venv", "shellcheck",
     "libnfs-utils", "qemu-system-x86", "e2fsprogs",  # the tests of NFS
 )  # fmt: skip
+# What tests need in a machine of theirs beside what the formulas install.
+TEST_NODE_PACKAGES = ("slapd", "ldap-utils")
 
 CHECKOUT = "/srv/qhub"  # where the repository is on the master
 MIRROR = "/srv/mirror"  # where every node finds the packages; there is no other source
