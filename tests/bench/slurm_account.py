@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.functional.slurm import CLUSTER, Modules, Slurm, search_path
+from tests.functional.modules import Modules
+from tests.functional.slurm import CLUSTER, Slurm, search_path
 
 SAMPLE = 50  # users that the loop really adds, to the empty and to the full database
 
@@ -127,7 +128,7 @@ def main(arguments=()):
         os.environ["PATH"] = search_path(programs)
         try:
             slurm.start(programs)
-            rows = measure(slurm, Modules(salt), programs / "started", declaration(accounts, users))
+            rows = measure(slurm, Modules("slurm_account", salt), programs / "started", declaration(accounts, users))
         finally:
             slurm.destroy()
     show(accounts, users, rows)

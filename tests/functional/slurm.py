@@ -6,17 +6,11 @@ that enter the machine: a longer way to the same program, nothing in its place.
 
 import os
 import shlex
-from pathlib import Path
-
-import salt._logging
-import salt.config
-import salt.loader
 
 from tests.lab.harness import image, settings
 from tests.lab.harness.node import Node
 from tests.lab.harness.shell import step, wait_for
 
-ROOT = Path(__file__).parents[2]
 CLUSTER = "lab"
 PROGRAMS = ("getent", "sacctmgr", "sacct", "scancel", "scontrol")
 INSTALL = ("apt-get", "-qq", "-y", "--no-install-recommends", "install")
@@ -180,37 +174,6 @@ class Slurm:
             ["sbatch", "--parsable", "-o", "/dev/null", "-D", "/", *words, "--wrap=sleep 600"], user=user
         ).stdout
         return job.strip()
-
-
-class Modules:
-    """This repository's execution and state modules, loaded by Salt."""
-
-    def __init__(self, directory, pillar=None):
-        salt._logging.shutdown_temp_handler()
-        config = directory / "minion"
-        config.write_text(
-            f"id: master\nroot_dir: {directory}\nfile_client: local\nlazy_loader_strict_matching: true\n"
-            f"module_dirs: [{ROOT}/_modules]\nstates_dirs: [{ROOT}/_states]\nlog_level: quiet\n"
-        )
-        self.opts = {**salt.config.minion_config(str(config)), "grains": {}, "pillar": pillar or {}}
-        self.functions = self._functions(self.opts)
-        self.states = {}
-        for test in (False, True):
-            opts = {**self.opts, "test": test}
-            self.states[test] = salt.loader.states(
-                opts, self._functions(opts), salt.loader.utils(opts), salt.loader.serializers(opts)
-            )
-
-    def _functions(self, opts):
-        return salt.loader.minion_mods(opts, utils=salt.loader.utils(opts))
-
-    def __getattr__(self, name):
-        """Return an execution function of slurm_account."""
-        return self.functions[f"slurm_account.{name}"]
-
-    def state(self, name, *arguments, test=False, **declared):
-        """Run a state function of slurm_account and return what it returns."""
-        return self.states[test][f"slurm_account.{name}"](*arguments, **declared)
 
 
 def search_path(programs):

@@ -7,7 +7,8 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from tests.functional.slurm import CLUSTER, Modules, Slurm, search_path
+from tests.functional.modules import Modules
+from tests.functional.slurm import CLUSTER, Slurm, search_path
 from tests.lab.harness.shell import wait_for
 
 SOON = {"timeout": 60}
@@ -43,7 +44,7 @@ def slurm(programs):
 
 @pytest.fixture(scope="module")
 def module(slurm, tmp_path_factory):
-    return Modules(tmp_path_factory.mktemp("salt"))
+    return Modules("slurm_account", tmp_path_factory.mktemp("salt"))
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_the_pillar(empty, tmp_path):
         "slurm_accounting": {"defaults": {"max_wall": "1-00:00:00"}},
         "groups": {"physics": {"gid": 30000}},
     }
-    module = Modules(tmp_path, pillar)
+    module = Modules("slurm_account", tmp_path, pillar)
     both(module, pillar=True)
     found = module.dump(CLUSTER)
     limits = {"max_jobs": 3, "max_wall": "1-00:00:00"}
