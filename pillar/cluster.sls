@@ -8,6 +8,8 @@ cluster:
   master:
     id: master
     address: 10.0.0.10
+  # The name people type into their browser; by default the master's id in the domain above.
+  # public_name: hpc.example.org
   # Every node's address is in this network; services between nodes are bound to it.
   network: 10.0.0.0/24
   # Name servers for names outside the cluster. [] takes what the master's own resolv.conf says.

@@ -14,6 +14,7 @@ base:
     - secrets.nodes
 {% if opts.id == master %}
     - users
+    - realm
     - secrets.master
 {% endif %}
 {% else %}

@@ -26,6 +26,8 @@ users: {}
 #     full_name: Ada Lovelace
 #     email: ada@example.org
 #     groups: [physics]
+#     role: admin                    # in the web services: admin, developer (the default) or viewer
+#     locked: true                   # may not sign in for now; everything else stays
 #     ssh_keys:
 #       - ssh-ed25519 AAAA... ada@laptop
 #     accounts: [physics]            # or with limits of this user: {physics: {max_jobs: 3}}

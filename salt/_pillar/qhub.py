@@ -44,8 +44,8 @@ def ext_pillar(minion_id, pillar):
     pillar
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
-    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``), the minion's
-    ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
+    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``), the
+    minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
     and every node of the pillar whose minion key is accepted. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
     """
@@ -60,6 +60,8 @@ def ext_pillar(minion_id, pillar):
         raise PillarError(message(found))
     added = left_out(pillar, schema)
     added["roles"] = roles(pillar, minion_id)
+    public = f"{master}.{pillar['cluster'].get('domain', added['cluster'].get('domain'))}"
+    added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
     if minion_id == master:
         added["members"] = members(pillar, accepted_keys(__opts__["pki_dir"]))
     return added
@@ -75,7 +77,11 @@ def site_file(name):
 
 
 def left_out(pillar, schema):
-    """Return the schema's defaults that are not in ``pillar``: ``{section: {key: value}}``."""
+    """
+    Return the schema's defaults that are not in ``pillar``: ``{section: {key: value}}``. Who has no people has no
+    realm of theirs.
+    """
+    sections = ("cluster", "artifacts", "realm") if "users" in pillar else ("cluster", "artifacts")
     return {
         section: {
             key: setting["default"]
@@ -83,7 +89,7 @@ def left_out(pillar, schema):
             if "default" in setting and key not in pillar.get(section, {})
         }
         for section, rule in schema["properties"].items()
-        if section in ("cluster", "artifacts")
+        if section in sections
     }
 
 
@@ -316,6 +322,7 @@ def cross_problems(parts):
     yield from account_problems(parts)
     yield from user_problems(parts)
     yield from accounting_problems(parts)
+    yield from realm_problems(parts)
 
 
 def unknown(path, values, names):
@@ -470,6 +477,20 @@ def accounting_problems(parts):
         yield from unknown((*path, "users"), reservation.get("users"), parts.names("users"))
         yield from unknown((*path, "accounts"), reservation.get("accounts"), parts.names("accounts"))
         yield from unknown((*path, "partition"), reservation.get("partition"), parts.names("partitions"))
+
+
+def realm_problems(parts):
+    """The realm: a directory's search needs both its name and its password, or neither."""
+    if any(path[:1] == ("realm",) for path in parts.broken):
+        return
+    for name, directory in (parts.pillar.get("realm") or {}).get("ldap", {}).items():
+        missing = [key for key in ("bind_dn", "bind_password") if key not in directory]
+        if len(missing) == 1:
+            yield (
+                ("realm", "ldap", name, missing[0]),
+                None,
+                "needed: bind_dn and bind_password go together",
+            )
 
 
 def partition_limits(limits):

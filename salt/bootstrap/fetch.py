@@ -83,9 +83,9 @@ def from_maker(entry, scratch, directory):
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(entry["url"], headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-            with part.open("ab" if answer.status == 206 else "wb") as file:
-                shutil.copyfileobj(answer, file)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+        with answer, part.open("ab" if answer.status == 206 else "wb") as file:
+            shutil.copyfileobj(answer, file)
     except OSError as error:
         raise Unavailable(f"{entry['url']}: {error}") from error
     return member(part.rename(scratch / part.stem), entry["file"], scratch)

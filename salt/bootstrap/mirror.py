@@ -52,8 +52,9 @@ def package_lists(tree):
 
 
 def debs(target, installed, more):
-    """Download the packages of every formula, and ``more`` (a list), and what they need beyond the ``installed`` ones (a
-    dpkg status file).
+    """Download the packages of every formula and ``more`` (a list), and what they need.
+
+    ``installed`` is a dpkg status file: what it has is on every node already.
 
     One resolver run per list: lists may exclude each other.
     """

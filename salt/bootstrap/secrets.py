@@ -13,8 +13,21 @@ import os
 import sys
 from pathlib import Path
 
+
+def password():
+    """Return 43 random letters, digits, ``-`` and ``_``."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+
+
 GENERATE = {
-    "master": {},
+    "master": {
+        "keycloak_database_password": password,
+        "keycloak_salt_secret": password,
+        # Services that people sign in to, each a client of the realm.
+        "jupyterhub_client_secret": password,
+        "grafana_client_secret": password,
+        "conda_store_client_secret": password,
+    },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},
 }

@@ -60,7 +60,7 @@ def test_defaults_are_a_valid_pillar(site):
 def test_each_id_gets_its_own_files(site):
     site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
     master, worker = site.pillar(), site.pillar("w1")
-    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "members"}
+    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "members", "realm"}
     assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
     assert set(worker["secrets"]) == {"slurm_key"}
@@ -92,6 +92,7 @@ def test_a_site_file_shadows_the_default_for_the_top_file_too(site):
         "dns_servers": [],
         "master": {"id": "head", "address": "10.0.0.1"},
         "network": "10.0.0.0/24",
+        "public_name": "head.cluster.internal",
     }
 
 
@@ -291,7 +292,7 @@ def test_slurm_keys_are_those_that_slurm_account_takes():
 
     entry = "additionalProperties"
     unix = {"uid", "full_name", "email", "shell", "groups", "ssh_keys"}
-    assert keys("users", entry) == fields("user") | unix
+    assert keys("users", entry) == fields("user") | unix | {"role", "locked"}
     assert keys("users", entry, "properties", "accounts", entry) == fields("association")
     assert keys("accounts", entry) == fields("account")
     assert keys("qos", entry) == fields("qos")

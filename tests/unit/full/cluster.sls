@@ -2,6 +2,7 @@
 cluster:
   name: grace
   domain: hpc.example.org
+  public_name: hpc.example.org
   master: {id: head, address: 10.20.0.1}
   network: 10.20.0.0/16
   dns_servers: [10.20.0.2, 10.20.0.3]

@@ -52,6 +52,7 @@ users:
     full_name: Ada Lovelace
     email: ada@example.org
     shell: /bin/bash
+    role: admin
     groups: [physics, chemistry]
     ssh_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHtDjXDzqnDz8vUcXLkjwH2e0mQvE7lBFGMd9oJ8m1sE ada@laptop]
     accounts: [physics, chemistry]
@@ -63,6 +64,7 @@ users:
     max_jobs: 20
   bob:
     uid: 20002
+    locked: true
     accounts: {physics: {fairshare: 5, any_partition: true, partitions: {GPU: {max_wall: "1-00:00:00"}}}, chemistry: null}
 
 slurm_accounting:
