@@ -1,5 +1,10 @@
 # Packages, time, and whom to trust.
 {% from "base/map.jinja" import base %}
+{% if "master" in pillar.roles %}
+
+include:
+  - ca
+{% endif %}
 
 {% set mirror = pillar.artifacts.mirror %}
 {% if mirror %}
@@ -61,8 +66,45 @@ Certificate {{ name }} is in place:
       - cmd: System trusts the certificates
 {% endfor %}
 
+# The cluster's own authority. The master makes it before any worker asks for it.
+Cluster's certificate authority is in place:
+{% if "master" in pillar.roles %}
+  file.symlink:
+    - name: /usr/local/share/ca-certificates/qhub-ca.crt
+    - target: /var/lib/qhub/files/ca/ca.crt
+    - require:
+      - x509: Certificate authority has a certificate
+{% else %}
+  file.managed:
+    - name: /usr/local/share/ca-certificates/qhub-ca.crt
+    - source: salt://ca/ca.crt
+    - mode: '0644'
+{% endif %}
+
 System trusts the certificates:
   cmd.run:
     - name: update-ca-certificates --fresh
     - onchanges:
       - file: Trusted certificates are in place
+      - file: Cluster's certificate authority is in place
+{% if "master" in pillar.roles %}
+      - x509: Certificate authority has a certificate
+{% endif %}
+
+# For runtimes that bring authorities of their own (Python's requests, conda, Node.js). A service that needs them has
+# EnvironmentFile=/etc/qhub/ca.env in its unit; shells, and the jobs started from them, have them by profile.d.
+Runtimes are told whom the system trusts:
+  file.managed:
+    - name: /etc/qhub/ca.env
+    - contents: |
+        SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+        REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt
+        NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+    - makedirs: true
+    - mode: '0644'
+
+Shells are told whom the system trusts:
+  file.managed:
+    - name: /etc/profile.d/qhub-ca.sh
+    - contents: set -a; . /etc/qhub/ca.env; set +a
+    - mode: '0644'

@@ -13,4 +13,11 @@ include:
   - slurm.database
   - slurm.controller
   - slurm.accounting
+  - traefik
   - node_exporter
+
+# A whole highstate knows all routes that there are.
+extend:
+  Traefik has no other routes:
+    file:
+      - clean: true

@@ -174,7 +174,7 @@ def templates(highstate, chunks):
     state = highstate.state
     for chunk in every(chunks, "file", "managed", "blockreplace", "append"):
         source = str(chunk.get("source"))
-        if not source.startswith("salt://") or source.startswith("salt://generated/"):
+        if not source.startswith("salt://") or source.startswith(("salt://generated/", "salt://ca/ca.crt")):
             continue  # the latter are made on the master, by a state
         path = state.functions["cp.cache_file"](source)
         if not path:
