@@ -1,0 +1,166 @@
+# Keycloak, on PostgreSQL, for nobody but this machine: people come through the front door.
+{% from "keycloak/map.jinja" import keycloak %}
+{% from "postgresql/map.jinja" import postgresql %}
+{% from "postgresql/macros.jinja" import database %}
+{% from "artifacts/macros.jinja" import directory, here %}
+{% from "traefik/macros.jinja" import routes %}
+{% set home = directory("keycloak") %}
+{% set config = dict({
+    "db": "postgres",
+    "db-url": "jdbc:postgresql://127.0.0.1:" ~ postgresql.config.port ~ "/keycloak",
+    "db-username": "keycloak",
+    "cache": "local",
+    "http-enabled": true,
+    "http-host": "127.0.0.1",
+    "http-port": 8080,
+    "http-relative-path": "/auth",
+    "http-management-host": "127.0.0.1",
+    "http-management-port": 9000,
+    "health-enabled": true,
+    "metrics-enabled": true,
+    "hostname": "https://" ~ pillar.cluster.public_name ~ "/auth",
+    "proxy-headers": "xforwarded",
+    "proxy-trusted-addresses": "127.0.0.1",
+    "truststore-paths": "/etc/ssl/certs/ca-certificates.crt",
+}, **keycloak.config) %}
+
+include:
+  - artifacts
+  - postgresql
+  - traefik
+
+Keycloak's Java is installed:
+  pkg.installed:
+    - pkgs: {{ keycloak.packages | json }}
+    - install_recommends: false
+
+Keycloak's user exists:
+  user.present:
+    - name: keycloak
+    - system: true
+    - usergroup: true
+    - home: /var/lib/keycloak
+    - createhome: false
+    - shell: /usr/sbin/nologin
+    - fullname: Keycloak
+
+Keycloak's data directory exists:
+  file.directory:
+    - name: /var/lib/keycloak
+    - user: keycloak
+    - group: keycloak
+    - mode: '0700'
+    - require:
+      - user: Keycloak's user exists
+
+{% for id, name, secret in (
+    ("Keycloak's database password is in place", "database.password", "keycloak_database_password"),
+    ("Salt's secret in Keycloak is in place", "salt.secret", "keycloak_salt_secret"),
+) %}
+{{ id }}:
+  file.managed:
+    - name: /etc/keycloak/{{ name }}
+    - contents_pillar: secrets:{{ secret }}
+    - mode: '0600'
+    - makedirs: true
+    - dir_mode: '0755'
+    - show_changes: false
+{% endfor %}
+
+{{ database("keycloak", "/etc/keycloak/database.password") }}
+
+{% for program in ("qhub-keycloak-access", "qhub-keycloak-upgrade") %}
+{{ program }} is installed:
+  file.managed:
+    - name: /usr/local/sbin/{{ program }}
+    - source: salt://keycloak/files/{{ program }}
+    - mode: '0755'
+{% endfor %}
+
+{{ here("Keycloak is here", "keycloak") }}
+
+Keycloak is configured:
+  file.managed:
+    - name: {{ home }}/conf/keycloak.conf
+    - source: salt://keycloak/files/keycloak.conf.jinja
+    - template: jinja
+    - context: {config: {{ config | json }}}
+    - mode: '0644'
+    - require:
+      - cmd: Keycloak is here
+
+Keycloak keeps its data outside of its program:
+  file.symlink:
+    - name: {{ home }}/data
+    - target: /var/lib/keycloak
+    - require:
+      - cmd: Keycloak is here
+
+# What runs from there is stopped first: it would lose its classes. Another version runs on meanwhile.
+Keycloak is built:
+  cmd.run:
+    - name: >-
+        if [ "$(readlink /opt/qhub/keycloak)" = {{ home }} ]; then systemctl stop keycloak; fi;
+        {{ home }}/bin/kc.sh build && cp {{ home }}/conf/keycloak.conf {{ home }}/conf/keycloak.conf.built
+    - unless: cmp --silent {{ home }}/conf/keycloak.conf {{ home }}/conf/keycloak.conf.built
+    - require:
+      - pkg: Keycloak's Java is installed
+      - file: Keycloak is configured
+      - file: Keycloak keeps its data outside of its program
+
+Keycloak is of the listed version:
+  cmd.run:
+    - name: qhub-keycloak-upgrade {{ home }} {{ keycloak.backups.directory }} {{ keycloak.backups.keep }}
+    - unless: test "$(readlink /opt/qhub/keycloak)" = {{ home }}
+    - require:
+      - cmd: Keycloak is built
+      - cmd: Database keycloak exists
+      - file: qhub-keycloak-upgrade is installed
+
+Keycloak's unit is in place:
+  file.managed:
+    - name: /etc/systemd/system/keycloak.service
+    - source: salt://keycloak/files/keycloak.service.jinja
+    - template: jinja
+    - context: {keycloak: {{ keycloak | json }}, database: {{ postgresql.service | json }}}
+    - mode: '0644'
+
+Keycloak is running:
+  service.running:
+    - name: keycloak
+    - enable: true
+    - require:
+      - file: Keycloak's data directory exists
+      - cmd: Database keycloak exists
+    - watch:
+      - pkg: Keycloak's Java is installed
+      - file: Keycloak's database password is in place
+      - file: Keycloak's unit is in place
+      - cmd: Keycloak is built
+      - cmd: Keycloak is of the listed version
+
+Keycloak is ready:
+  cmd.run:
+    - name: qhub-keycloak-access wait {{ keycloak.start_timeout }}
+    - unless: qhub-keycloak-access wait 0
+    - require:
+      - service: Keycloak is running
+      - file: qhub-keycloak-access is installed
+
+Salt may administer Keycloak:
+  cmd.run:
+    - name: qhub-keycloak-access grant {{ pillar.realm.name }}
+    - unless: qhub-keycloak-access check {{ pillar.realm.name }}
+    - require:
+      - cmd: Keycloak is ready
+      - file: Salt's secret in Keycloak is in place
+
+{% set inside = "" if keycloak.master_realm_outside else " && !PathRegexp(`^/auth/(admin/|admin/realms/|realms/)master(/|$)`)" %}
+{{ routes("keycloak", {
+  "http": {
+    "routers": {"keycloak": {
+      "rule": "PathPrefix(`/auth`)" ~ inside, "entryPoints": ["websecure"], "service": "keycloak", "middlewares": ["auth-ratelimit"],
+    }},
+    "services": {"keycloak": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8080"}]}}},
+  },
+}) }}
