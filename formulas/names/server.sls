@@ -1,6 +1,12 @@
 # The cluster's name server.
 {% from "names/map.jinja" import names %}
+{% from "firewall/macros.jinja" import allow %}
 {% set cluster = pillar.cluster %}
+
+include:
+  - firewall
+
+{{ allow("names", "cluster", tcp=[53], udp=[53]) }}
 
 Name server's members are known:
   file.managed:

@@ -1,4 +1,5 @@
 {% from "nfs/map.jinja" import nfs %}
+{% from "firewall/macros.jinja" import allow %}
 {% set server = nfs.server %}
 {% set cluster = pillar.get("cluster", {}) %}
 {% set listen = server.listen or cluster.get("master", {}).get("address") %}
@@ -19,6 +20,7 @@
 
 include:
   - nfs.masked
+  - firewall
 
 {% for other in ["kernel", "ganesha"] if other != server.implementation and salt["service.available"](server[other].service) %}
 The {{ other }} NFS server is off:
@@ -34,6 +36,8 @@ The {{ other }} NFS server is off:
 {% if server.implementation %}
 {% set chosen = server[server.implementation] %}
 {% set kernel = server.implementation == "kernel" %}
+
+{{ allow("nfs", "cluster", tcp=[2049]) }}
 
 {% for name, export in exports.items() %}
 Directory of export {{ name }} exists:

@@ -1,6 +1,12 @@
 # Prometheus's node exporter.
 {% from "node_exporter/map.jinja" import node_exporter %}
+{% from "firewall/macros.jinja" import allow %}
 {% set address = pillar.cluster.master.address if "master" in pillar.roles else pillar.nodes[grains.id].address %}
+
+include:
+  - firewall
+
+{{ allow("node_exporter", "master", tcp=[node_exporter.port]) }}
 
 Node exporter is configured:
   file.managed:

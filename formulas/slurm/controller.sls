@@ -1,9 +1,14 @@
 # slurmctld, the controller.
 {% from "slurm/map.jinja" import slurm %}
+{% from "firewall/macros.jinja" import allow %}
 
 include:
   - slurm.config
   - slurm.database
+  - firewall
+
+# srun listens for the nodes of its job.
+{{ allow("slurmctld", "cluster", tcp=[slurm.config.SlurmctldPort, slurm.config.SrunPortRange]) }}
 
 Slurm controller is installed:
   pkg.installed:

@@ -1,11 +1,15 @@
 # slurmdbd, the accounting daemon, and its database.
 {% from "slurm/map.jinja" import slurm %}
+{% from "firewall/macros.jinja" import allow %}
 {% set database = slurm.database %}
 {% set config = dict(database.config, DbdHost=pillar.cluster.master.id, DbdAddr=pillar.cluster.master.address) %}
 
 include:
   - slurm.config
   - mariadb
+  - firewall
+
+{{ allow("slurmdbd", "cluster", tcp=[database.config.DbdPort]) }}
 
 Accounting database exists:
   mysql_database.present:

@@ -1,6 +1,7 @@
 # slurmd, on a machine that runs jobs.
 {% from "slurm/map.jinja" import slurm %}
 {% from "names/map.jinja" import names %}
+{% from "firewall/macros.jinja" import allow %}
 {% set node = pillar.nodes[grains.id] %}
 {% set conf = ["Weight=" ~ node.get("weight", 1)] %}
 {% if node.get("features") %}{% do conf.append("Feature=" ~ node.features | join(",")) %}{% endif %}
@@ -9,6 +10,10 @@
 include:
   - slurm.common
   - names
+  - firewall
+
+# Parts of a job that runs on several nodes talk to each other.
+{{ allow("slurmd", "cluster", tcp=[slurm.config.SlurmdPort, slurm.config.SrunPortRange, slurm.worker.job_ports]) }}
 
 slurmd is configured:
   file.managed:

@@ -1,5 +1,6 @@
 # The front door.
 {% from "traefik/map.jinja" import traefik %}
+{% from "firewall/macros.jinja" import allow %}
 {% from "traefik/macros.jinja" import routes %}
 {% from "artifacts/macros.jinja" import here, directory %}
 {% from "ca/macros.jinja" import certificate, master_names, master_addresses %}
@@ -10,6 +11,9 @@
 include:
   - artifacts
   - ca
+  - firewall
+
+{{ allow("traefik", "world", tcp=[80, 443, 8022, 8786]) }}
 
 {{ here("Traefik is here", "traefik") }}
 

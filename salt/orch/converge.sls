@@ -7,7 +7,7 @@
 Cluster knows its members:
   salt.state:
     - tgt: {{ opts.id | json }}
-    - sls: [names.server, nfs]
+    - sls: [names.server, nfs, firewall]
     - queue: 5
 
 # One worker that fails does not hold up the others: the last step tells each one's fate.

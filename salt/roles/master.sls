@@ -3,6 +3,7 @@ include:
   - salt.master
   - salt.minion
   - base
+  - firewall
   - names.server
   - names
   - users.source
@@ -16,8 +17,11 @@ include:
   - traefik
   - node_exporter
 
-# A whole highstate knows all routes that there are.
+# A whole highstate knows all routes and all openings that there are.
 extend:
+  Firewall has no other openings:
+    file:
+      - clean: true
   Traefik has no other routes:
     file:
       - clean: true

@@ -2,8 +2,15 @@
 include:
   - salt.minion
   - base
+  - firewall
   - names
   - users
   - nfs
   - slurm.worker
   - node_exporter
+
+# A whole highstate knows all openings that there are.
+extend:
+  Firewall has no other openings:
+    file:
+      - clean: true
