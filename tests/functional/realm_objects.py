@@ -18,15 +18,28 @@ def one(objects, field, value):
     return next((entry for entry in objects if entry[field] == value), {})
 
 
+NAMES = ("clientId", "username", "alias", "name", "providerId")
+
+
+def identity(entry):
+    """Return what tells an object from others in its list."""
+    return next(entry[field] for field in NAMES if field in entry)
+
+
 def merged(*representations):
-    """Return representations as one: mappings merge, lists follow each other."""
+    """Return representations as one: objects of one name become one, lists follow each other."""
     result = {}
     for representation in copy.deepcopy(representations):
         for key, value in representation.items():
-            if isinstance(value, list):
-                result[key] = result.get(key, []) + value
-            elif isinstance(value, dict):
+            if isinstance(value, dict):
                 result[key] = merged(result.get(key, {}), value)
+            elif value and isinstance(value, list) and isinstance(value[0], dict):
+                entries = {identity(entry): entry for entry in result.get(key, [])}
+                for entry in value:
+                    entries[identity(entry)] = merged(entries.get(identity(entry), {}), entry)
+                result[key] = list(entries.values())
+            elif isinstance(value, list):
+                result[key] = list(dict.fromkeys([*(result.get(key) or []), *value]))
             else:
                 result[key] = value
     return result
@@ -484,7 +497,9 @@ def granted(realm, path):
     """Return the roles of a user or group, as in a RealmRepresentation."""
     found = realm.hand("GET", f"{path}/role-mappings")
     return {
-        "realmRoles": [entry["name"] for entry in found.get("realmMappings", [])],
+        "realmRoles": [
+            entry["name"] for entry in found.get("realmMappings", []) if not entry["name"].startswith("default-roles-")
+        ],
         "clientRoles": {
             name: [entry["name"] for entry in mapping["mappings"]]
             for name, mapping in found.get("clientMappings", {}).items()
@@ -912,3 +927,65 @@ SERVER = {
 }
 
 KINDS = REALM | CLIENTS | PEOPLE | PROVIDERS | SERVER
+
+ALIKE = ("user profile", "protocol mapper of a client", "SAML identity provider")  # of the same name as another
+#: A realm with all of these in it.
+EVERYTHING = merged(*(kind.representation(kind.full) for name, kind in KINDS.items() if name not in ALIKE))
+
+# -- what tests have in common ----------------------------------------------------------------------
+
+URIS = {"redirectUris": ["https://x/"]}
+GONE = {"old": "present", "new": "absent"}
+APP = {"clientId": "app", "redirectUris": ["https://app.example.org/*"]}
+DIRECT = {**APP, "publicClient": True, "directAccessGrantsEnabled": True}
+
+
+def person(name, **fields):
+    """Return a user who can sign in at once."""
+    return {
+        "username": name,
+        "enabled": True,
+        "email": f"{name}@example.org",
+        "emailVerified": True,
+        "firstName": name.title(),
+        "lastName": "Example",
+        **fields,
+    }
+
+
+def password(value, temporary=False):
+    return {"credentials": [{"type": "password", "value": value, "temporary": temporary}]}
+
+
+def login(realm, name, secret, **options):
+    return realm.keycloak.grant(realm.name, client_id="app", username=name, password=secret, **options)
+
+
+def listed(path, field):
+    """Return what lists the names of a kind of object in Keycloak."""
+    return lambda realm: {entry[field] for entry in realm.hand("GET", path)}
+
+
+def named(*names, part="clients", **fields):
+    field = {"clients": "clientId", "users": "username", "identityProviders": "alias"}.get(part, "name")
+    return {part: [{field: name, **fields} for name in names]}
+
+
+LDAP = "org.keycloak.storage.UserStorageProvider"
+
+
+def directory(secret):
+    config = {
+        "vendor": ["other"],
+        "connectionUrl": ["ldap://127.0.0.1:389"],
+        "usersDn": ["ou=people,dc=example,dc=org"],
+        "authType": ["simple"],
+        "bindDn": ["cn=admin,dc=example,dc=org"],
+        "bindCredential": [secret],
+        "editMode": ["READ_ONLY"],
+        "usernameLDAPAttribute": ["uid"],
+        "rdnLDAPAttribute": ["uid"],
+        "uuidLDAPAttribute": ["entryUUID"],
+        "userObjectClasses": ["inetOrgPerson"],
+    }
+    return {"components": {LDAP: [{"name": "directory", "providerId": "ldap", "config": config}]}}
