@@ -26,6 +26,7 @@
 
 include:
   - artifacts
+  - base
   - postgresql
   - traefik
 
@@ -96,13 +97,16 @@ Keycloak keeps its data outside of its program:
     - require:
       - cmd: Keycloak is here
 
-# What runs from there is stopped first: it would lose its classes. Another version runs on meanwhile.
+# Options that count at the start only; with any other it is built anew. What runs from there is stopped before, as it
+# would lose its classes; another version runs on meanwhile.
+{% set built_in = "grep -vE '^(#|log-level|db-(pool|url|username)|hostname|http-(enabled|host|port|management-(host|port)|max|pool)|proxy|truststore)' "
+    ~ home ~ "/conf/keycloak.conf" %}
 Keycloak is built:
   cmd.run:
     - name: >-
         if [ "$(readlink /opt/qhub/keycloak)" = {{ home }} ]; then systemctl stop keycloak; fi;
-        {{ home }}/bin/kc.sh build && cp {{ home }}/conf/keycloak.conf {{ home }}/conf/keycloak.conf.built
-    - unless: cmp --silent {{ home }}/conf/keycloak.conf {{ home }}/conf/keycloak.conf.built
+        {{ home }}/bin/kc.sh build && {{ built_in }} > {{ home }}/conf/built
+    - unless: {{ built_in }} | cmp --silent - {{ home }}/conf/built
     - require:
       - pkg: Keycloak's Java is installed
       - file: Keycloak is configured
@@ -136,8 +140,10 @@ Keycloak is running:
       - pkg: Keycloak's Java is installed
       - file: Keycloak's database password is in place
       - file: Keycloak's unit is in place
+      - file: Keycloak is configured
       - cmd: Keycloak is built
       - cmd: Keycloak is of the listed version
+      - cmd: System trusts the certificates
 
 Keycloak is ready:
   cmd.run:
@@ -155,12 +161,27 @@ Salt may administer Keycloak:
       - cmd: Keycloak is ready
       - file: Salt's secret in Keycloak is in place
 
-{% set inside = "" if keycloak.master_realm_outside else " && !PathRegexp(`^/auth/(admin/|admin/realms/|realms/)master(/|$)`)" %}
+# Its health and its metrics are on the management port, and so not here.
+{% set address = "https://" ~ pillar.cluster.public_name ~ "/auth/" %}
+{% set router = {"rule": "PathPrefix(`/auth`)", "entryPoints": ["websecure"], "service": "keycloak", "middlewares": ["auth-ratelimit"]} %}
+{% set middlewares = {} %}
+{% if not keycloak.master_realm_outside %}
+{# Where Keycloak would send people to the realm master, they go to theirs. #}
+{% do router.update({
+    "rule": "PathPrefix(`/auth`) && !PathRegexp(`^/auth/(admin/realms|realms)/master(/|$)`)",
+    "middlewares": ["auth-ratelimit", "keycloak-account", "keycloak-console"],
+}) %}
+{% for name, path, target in (
+    ("account", "/auth/?", "realms/" ~ pillar.realm.name ~ "/account/"),
+    ("console", "/auth/admin(/|/master|/master/.*)?", "admin/" ~ pillar.realm.name ~ "/console/"),
+) %}
+{% do middlewares.update({"keycloak-" ~ name: {"redirectRegex": {"regex": "^https?://[^/]+" ~ path ~ "$", "replacement": address ~ target}}}) %}
+{% endfor %}
+{% endif %}
 {{ routes("keycloak", {
   "http": {
-    "routers": {"keycloak": {
-      "rule": "PathPrefix(`/auth`)" ~ inside, "entryPoints": ["websecure"], "service": "keycloak", "middlewares": ["auth-ratelimit"],
-    }},
+    "routers": {"keycloak": router},
     "services": {"keycloak": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8080"}]}}},
+    "middlewares": middlewares,
   },
 }) }}
