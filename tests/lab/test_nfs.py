@@ -89,7 +89,16 @@ def test_what_the_master_itself_changes_is_seen_at_once(lab):
         lab.master.run(["rm", "-r", shared])
 
 
+@pytest.fixture
+def past_the_firewall(lab):
+    """Lets this machine, which is no member, ask the master's services, so that they have to refuse it themselves."""
+    lab.master.run(["nft", "add", "rule", "inet", "qhub", "input", "ip", "saddr", settings.GATEWAY, "accept"])
+    yield
+    lab.master.run(["systemctl", "reload", "qhub-firewall"])
+
+
 @pytest.mark.parametrize("path", ["/home", "/opt/qhub/shared"])
+@pytest.mark.usefixtures("past_the_firewall")
 def test_another_address_is_refused(lab, path):
     refused = nfs(lab, None, "nfs-ls", path, check=False)
     assert refused.returncode
@@ -118,7 +127,8 @@ def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_d
         with lab.pillar(nodes=without_w1):
             states = lab.apply("master", ["nfs"])
             changed = {state["__id__"] for state in states.values() if state["changes"]}
-            assert changed == {"NFS exports are declared", "NFS server answers to the members"}
+            firewall = {"Firewall knows the cluster", "Firewall is in force"}
+            assert changed == {"NFS exports are declared", "NFS server answers to the members"} | firewall
             wait_for("w1 is refused", lambda: nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)
         lab.apply("master", ["nfs"])
         wait_for("w1 is back", lambda: not nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)

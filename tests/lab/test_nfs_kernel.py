@@ -23,7 +23,9 @@ MASTER, MEMBER, JOINING, STRANGER = (f"10.97.0.{n}" for n in (10, 11, 12, 13))
 GIVE_UP = 6  # seconds
 SALT_CALL = ["/opt/qhub/salt/bin/salt-call", "--out=json", "--log-level=error"]
 PILLAR = {
-    "cluster": {"master": {"id": "master", "address": MASTER}},
+    "cluster": {"master": {"id": "master", "address": MASTER}, "network": "10.97.0.0/24"},
+    "roles": ["master"],
+    "firewall": {"enabled": False},
     "members": {"w1": {"address": MEMBER, "roles": ["worker"]}},
     "nfs": {
         "exports": {
@@ -74,7 +76,8 @@ def vm():
     with Machine(packages) as machine:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-            tar.add(settings.REPOSITORY / "formulas/nfs", "nfs")
+            for formula in ("nfs", "firewall"):
+                tar.add(settings.REPOSITORY / "formulas" / formula, formula)
         text = base64.b64encode(archive.getvalue()).decode()
         machine.shell("mkdir -p /srv/salt; base64 -d | tar -xzC /srv/salt", input=text)
         machine.write("/etc/salt/minion", json.dumps(MINION))
