@@ -23,7 +23,7 @@ NAMES = ("clientId", "username", "alias", "name", "providerId")
 
 def identity(entry):
     """Return what tells an object from others in its list."""
-    return next(entry[field] for field in NAMES if field in entry)
+    return next((entry[field] for field in NAMES if field in entry), json.dumps(entry))
 
 
 def merged(*representations):
@@ -689,7 +689,7 @@ PROVIDERS = {
             "storeToken": True,
             "linkOnly": True,
             "firstBrokerLoginFlowAlias": "first broker login",
-            "config": oidc(defaultScope="openid email", syncMode="FORCE", pkceEnabled="true"),
+            "config": oidc(defaultScope="openid email", syncMode="FORCE", validateSignature="false"),
         },
         changed={
             "displayName": "Colleague",
@@ -698,7 +698,13 @@ PROVIDERS = {
             "storeToken": False,
             "linkOnly": False,
             "firstBrokerLoginFlowAlias": "browser",
-            "config": oidc(defaultScope="openid", syncMode="IMPORT", pkceEnabled="false"),
+            "config": oidc(
+                defaultScope="openid",
+                syncMode="IMPORT",
+                validateSignature="true",
+                useJwksUrl="true",
+                jwksUrl="https://p/k",
+            ),
         },
         cleared={"displayName": None},
         by_hand=lambda realm: realm.edit("identity-provider/instances/partner", trustEmail=False, enabled=False),
@@ -832,7 +838,7 @@ PKCE = {"name": "pkce", "executors": [{"executor": "pkce-enforcer", "configurati
 
 SERVER = {
     "key provider": Kind(
-        key=f"component/{KEYS}/signing",
+        key="component/KeyProvider/signing",
         declare=lambda fields: {"components": {KEYS: [{"name": "signing", "providerId": "rsa-generated", **fields}]}},
         live=lambda realm: component(realm, "signing"),
         minimal={"config": {"priority": ["110"]}},
@@ -883,7 +889,7 @@ SERVER = {
         single=("required_action", "TERMS_AND_CONDITIONS"),
     ),
     "client policies": Kind(
-        key="client_policies",
+        key="realm",
         given=True,
         declare=dict,
         live=policies,

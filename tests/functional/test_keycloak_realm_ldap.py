@@ -100,9 +100,9 @@ def test_ids_and_imported_people_survive_any_change_of_the_federation(federation
     ident, mappers, people = identities(federation)
     assert set(people) == set(PEOPLE)
     changes = federation.managed(declared)
-    assert all(key.startswith("federation/directory") for key in changes) and changes
+    assert all(key.startswith("federation") for key in changes) and changes
     if field:
-        assert {name.split(".")[0] for name in changes["federation/directory"]} == {field}
+        assert set(changes["federation/directory"]) == {field}
     after = identities(federation)
     assert (after[0], after[2]) == (ident, people)
     assert after[1].items() >= mappers.items()
@@ -171,7 +171,8 @@ def test_the_bind_credential_can_be_set_and_changed(realm):
     realm.managed(federated(secret="not-the-one"))  # noqa: S106
     answer = login(realm, "grace", "grace-s3cret", check=False)
     assert "access_token" not in answer
-    assert realm.managed(federated()) == {"federation/directory": {"config.bindCredential": {"old": "**", "new": "**"}}}
+    secret = {"bindCredential": "**"}
+    assert realm.managed(federated()) == {"federation/directory": {"config": {"old": secret, "new": secret}}}
     assert login(realm, "grace", "grace-s3cret")["access_token"]
 
 
