@@ -92,7 +92,7 @@ def test_what_the_master_itself_changes_is_seen_at_once(lab):
 @pytest.fixture
 def past_the_firewall(lab):
     """Lets this machine, which is no member, ask the master's services, so that they have to refuse it themselves."""
-    lab.master.run(["nft", "add", "rule", "inet", "qhub", "input", "ip", "saddr", settings.GATEWAY, "accept"])
+    lab.master.run(["nft", "insert", "rule", "inet", "qhub", "input", "ip", "saddr", settings.GATEWAY, "accept"])
     yield
     lab.master.run(["systemctl", "reload", "qhub-firewall"])
 
