@@ -74,7 +74,13 @@ class Lab:
     @contextlib.contextmanager
     def pillar(self, **files):
         """Edit pillar files, each from a deep copy of the lab's own: ``pillar(users=function)``; undone at the end."""
-        originals = {"users": site.USERS, "partitions": site.PARTITIONS, "cluster": site.CLUSTER, "nodes": site.nodes()}
+        originals = {
+            "users": site.USERS,
+            "partitions": site.PARTITIONS,
+            "cluster": site.CLUSTER,
+            "nodes": site.nodes(),
+            "realm": {"realm": {}},
+        }
         edited = {name: edit(copy.deepcopy(originals[name])) for name, edit in files.items()}
         site.write(self.master, **edited)
         try:

@@ -43,7 +43,7 @@ USERS = {
     "users": {
         "ada": {
             "uid": 20001, "full_name": "Ada Lovelace", "email": "ada@example.org",
-            "groups": ["physics"], "accounts": ["physics"],
+            "groups": ["physics"], "accounts": ["physics"], "role": "admin",
         },
         "marie": {
             "uid": 20002, "full_name": "Marie Curie", "email": "marie@example.org",

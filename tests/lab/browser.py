@@ -1,0 +1,65 @@
+"""A headless browser that trusts the cluster's CA, as a user's would after the administrator handed it out."""
+
+import base64
+import contextlib
+import hmac
+import struct
+import time
+
+from playwright.sync_api import sync_playwright
+
+from tests.lab.harness import settings
+from tests.lab.harness.shell import run
+
+OPTIONS = (
+    "--no-sandbox",  # as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # What a name server outside would say.
+    f"--host-resolver-rules=MAP master.cluster.internal {settings.ADDRESSES['master']}",
+)
+PAGE_TIMEOUT = 30_000  # milliseconds
+
+
+@contextlib.contextmanager
+def chromium(directory, ca):
+    """Run Chromium with a fresh home in ``directory`` that trusts the CA in PEM file ``ca``; yield Playwright's object.
+
+    A certificate that is wrong in any way is an error of the page, never passed over.
+    """
+    database = directory / ".pki/nssdb"
+    database.mkdir(parents=True)
+    run(["certutil", "-N", "-d", f"sql:{database}", "--empty-password"])
+    run(["certutil", "-A", "-d", f"sql:{database}", "-n", "cluster", "-t", "C,,", "-i", ca])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=OPTIONS, env={"HOME": str(directory), "PATH": "/usr/bin:/bin"}
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def page(browser):
+    """Yield a page of a person who comes for the first time: no cookie, nothing remembered."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    context.set_default_timeout(PAGE_TIMEOUT)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def one_time_password(secret, now=None):
+    """Return the six digits that an authenticator app shows for a base32 ``secret`` (RFC 6238)."""
+    padded = secret.replace(" ", "").upper()
+    key = base64.b32decode(padded + "=" * (-len(padded) % 8))
+    digest = hmac.digest(key, struct.pack(">Q", int(now or time.time()) // 30), "sha1")
+    start = digest[-1] & 15
+    return f"{(struct.unpack('>I', digest[start : start + 4])[0] & 0x7FFFFFFF) % 10**6:06}"
