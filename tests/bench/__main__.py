@@ -1,14 +1,15 @@
-"""Print every figure: ``python3 -m tests.bench [highstate] [join] [users] [slurm_account]`` (default: all)."""
+"""Print figures: ``python3 -m tests.bench [highstate] [join] [users] [slurm_account] [keycloak_realm]``, or all."""
 
 import sys
 
-from . import cluster, slurm_account
+from . import cluster, keycloak_realm, slurm_account
 
 FIGURES = {
     "highstate": cluster.highstate,
     "join": cluster.join,
     "users": cluster.users,
     "slurm_account": slurm_account.main,
+    "keycloak_realm": keycloak_realm.main,
 }
 
 

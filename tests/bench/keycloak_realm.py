@@ -1,0 +1,317 @@
+"""How long keycloak_realm takes, beside keycloak-config-cli and Ansible's community.general on the same Keycloak.
+
+    python -m tests.bench.keycloak_realm                       100 groups, 1,000 users, 50 clients
+    python -m tests.bench.keycloak_realm --large               1,000 groups, 10,000 users, 500 clients
+    python -m tests.bench.keycloak_realm --config-cli FILE     that jar of keycloak-config-cli, not its maker's release
+
+Every run is a process of its own, its start included; requests are counted by Keycloak itself. Ansible's modules
+take one object per task, so a sample is measured and multiplied.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.functional.keycloak import ADMIN, ADMIN_PASSWORD, MANAGEMENT, SALT, SALT_SECRET, URL, Keycloak
+from tests.lab.harness import settings
+from tests.lab.harness.shell import CommandFailed, run, step
+
+CONFIG_CLI = "https://github.com/adorsys/keycloak-config-cli/releases/download/v6.5.0/keycloak-config-cli-26.5.4.jar"
+ANSIBLE = "ansible==12.3.0"
+OURS_REALM = "ours"
+SAMPLE = 20  # objects of each kind that Ansible really does
+LIMIT = 3600  # seconds after which a run is given up
+
+# Applies the realm of a file, as salt-call on the master would, and prints what it changed.
+OURS = """
+import json, sys, tempfile
+from pathlib import Path
+from tests.functional.modules import Modules
+name, file, connection = sys.argv[1:]
+with tempfile.TemporaryDirectory() as directory:
+    modules = Modules("keycloak_realm", Path(directory), keycloak_realm=json.loads(connection))
+    outcome = modules.apply(name, json.loads(Path(file).read_text()))
+assert not outcome["error"], outcome["error"]
+print(len(outcome["changes"]))
+"""
+
+
+def declaration(name, groups, users, clients):
+    """Return a realm in a form that all three take."""
+    return {
+        "realm": name,
+        "enabled": True,
+        "roles": {"realm": [{"name": f"role{n}", "description": f"Role {n}"} for n in range(5)]},
+        "groups": [{"name": f"g{n}", "attributes": {"gid": [str(30000 + n)]}} for n in range(groups)],
+        "clients": [
+            {
+                "clientId": f"c{n}",
+                "name": f"Client {n}",
+                "enabled": True,
+                "secret": f"secret-of-{n}",
+                "redirectUris": [f"https://c{n}.example.org/*"],
+                "protocolMappers": [
+                    {
+                        "name": "groups",
+                        "protocol": "openid-connect",
+                        "protocolMapper": "oidc-group-membership-mapper",
+                        "config": {"claim.name": "groups", "full.path": "true", "access.token.claim": "true"},
+                    }
+                ],
+            }
+            for n in range(clients)
+        ],
+        "users": [
+            {
+                "username": f"user{n}",
+                "enabled": True,
+                "email": f"user{n}@example.org",
+                "firstName": f"First {n}",
+                "lastName": f"Last {n}",
+                "groups": [f"/g{n % groups}"] + ([f"/g{(n + 1) % groups}"] if n % 10 == 0 else []),
+                "realmRoles": [f"role{n % 5}"],
+            }
+            for n in range(users)
+        ],
+    }
+
+
+def change(declared):
+    """Change one in a hundred of each kind."""
+    for entry in declared["groups"][1::100]:
+        entry["attributes"] = {"gid": ["77"]}
+    for entry in declared["clients"][1::100]:
+        entry["redirectUris"] = ["https://changed.example.org/*"]
+    for entry in declared["users"][1::100]:
+        entry["lastName"] = "Changed"
+
+
+class Bench:
+    """Measures runs against one Keycloak."""
+
+    def __init__(self, keycloak, scratch):
+        self.keycloak = keycloak
+        self.scratch = scratch
+        self.rows = {}  # name: (seconds, requests), or None for a run that did not end well
+
+    def requests(self):
+        """Return how many requests Keycloak has served."""
+        text = self.keycloak.session.get(f"{MANAGEMENT}/metrics", timeout=60).text
+        return sum(float(n) for n in re.findall(r"^http_server_requests_seconds_count\{.*\} (\S+)$", text, re.M))
+
+    def measure(self, name, words, **options):
+        """Run a command; note its time and its requests."""
+        before, start = self.requests(), time.monotonic()
+        try:
+            out = run(words, timeout=LIMIT, **options)
+        except CommandFailed as error:
+            print(f"  {name}: {str(error)[-600:]}", flush=True)
+            self.rows[name] = None
+            return ""
+        taken = time.monotonic() - start
+        self.rows[name] = (taken, self.requests() - before)
+        print(f"  {name:46} {taken:8.1f} s {self.rows[name][1]:8.0f} requests", flush=True)
+        return out.stdout
+
+    # -- the three ------------------------------------------------------------------------------
+
+    def ours(self, name, declared, changes):
+        file = self.scratch / "ours.json"
+        file.write_text(json.dumps(declared))
+        options = {**self.keycloak.connection, "timeout": 600}
+        out = self.measure(name, [sys.executable, "-c", OURS, declared["realm"], file, json.dumps(options)])
+        assert bool(int(out)) is changes, out
+
+    def config_cli(self, name, declared, cache):
+        """``cache``: whether a file with the checksum of last time is taken for applied, without a look."""
+        self.keycloak.node.write("/srv/theirs.json", json.dumps(declared), "0600")
+        words = [
+            "java", "-jar", "/srv/config-cli.jar", f"--keycloak.url={URL}", "--keycloak.grant-type=client_credentials",
+            f"--keycloak.client-id={SALT}", f"--keycloak.client-secret={SALT_SECRET}", "--keycloak.read-timeout=600s",
+            f"--import.cache.enabled={str(cache).lower()}", "--import.files.locations=/srv/theirs.json",
+        ]  # fmt: skip
+        self.measure(name, self.keycloak.node.command(words))
+
+    def ansible(self, name, environment, tasks):
+        """Run tasks ``[(module, arguments, items)]``; one run each, so that each kind has its own figures."""
+        for module, arguments, items in tasks:
+            login = {
+                "auth_keycloak_url": URL, "auth_realm": "master", "auth_username": ADMIN,
+                "auth_password": ADMIN_PASSWORD, "realm": OURS_REALM,
+            }  # fmt: skip
+            task = {f"community.general.{module}": {**login, **arguments}, "loop": items}
+            task |= {"loop_control": {"label": "{{ item.name }}"}, "no_log": True}
+            file = self.scratch / "play.json"
+            file.write_text(
+                json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}])
+            )
+            interpreter = f"ansible_python_interpreter={environment}/bin/python"
+            words = [environment / "bin/ansible-playbook", "-i", "localhost,", "-e", interpreter, file]
+            home = {"ANSIBLE_HOME": str(self.scratch), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
+            self.measure(f"{name}: {SAMPLE} x {module}", words, env={**os.environ, **home})
+
+
+def tasks(declared, prefix=""):
+    """Return what Ansible is to do for a sample of each kind of object; with a prefix they are new ones."""
+
+    def items(part, key):
+        return [{**entry, "name": prefix + entry[key], "title": entry.get("name")} for entry in declared[part][:SAMPLE]]
+
+    people = items("users", "username")
+    for entry in people:
+        entry["email"] = prefix + entry["email"]
+        entry["groups"] = [{"name": path[1:], "state": "present"} for path in entry["groups"]]
+        entry["roles"] = [{"name": name} for name in entry["realmRoles"]]
+    return [
+        (
+            "keycloak_group",
+            {"name": "{{ item.name }}", "attributes": "{{ item.attributes }}"},
+            items("groups", "name"),
+        ),
+        (
+            "keycloak_client",
+            {
+                "client_id": "{{ item.name }}",
+                "name": "{{ item.title }}",
+                "secret": "{{ item.secret }}",
+                "redirect_uris": "{{ item.redirectUris }}",
+                "protocol_mappers": "{{ item.protocolMappers }}",
+            },
+            items("clients", "clientId"),
+        ),
+        (
+            "keycloak_user",
+            {
+                "username": "{{ item.name }}",
+                "enabled": True,
+                "email": "{{ item.email }}",
+                "first_name": "{{ item.firstName }}",
+                "last_name": "{{ item.lastName }}",
+                "groups": "{{ item.groups }}",
+            },
+            people,
+        ),
+        ("keycloak_user_rolemapping", {"target_username": "{{ item.name }}", "roles": "{{ item.roles }}"}, people),
+    ]
+
+
+COUNTED = {
+    "keycloak_group": "groups",
+    "keycloak_client": "clients",
+    "keycloak_user": "users",
+    "keycloak_user_rolemapping": "users",
+}
+
+
+def extrapolated(rows, name, declared):
+    """Return ``(seconds, requests)`` of all objects, from the sample of each kind."""
+    totals = [0, 0]
+    for module, part in COUNTED.items():
+        row = rows[f"{name}: {SAMPLE} x {module}"]
+        if not row:
+            return None
+        for index in (0, 1):
+            totals[index] += row[index] * len(declared[part]) / SAMPLE
+    return totals
+
+
+def config_cli(given):
+    """Return the path of keycloak-config-cli's jar, fetching it from its maker unless one is given."""
+    target = settings.CACHE / "bench" / CONFIG_CLI.rpartition("/")[2]
+    if given or target.exists():
+        return given or target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with step("Fetching keycloak-config-cli"):
+        part = target.with_suffix(".part")
+        urllib.request.urlretrieve(CONFIG_CLI, part)  # noqa: S310
+        return part.rename(target)
+
+
+def ansible():
+    """Return the virtual environment with Ansible and its community's modules, making it if it is not there."""
+    environment = settings.CACHE / "bench/ansible"
+    if not (environment / "ready").exists():
+        with step("Installing Ansible"):
+            run([sys.executable, "-m", "venv", "--clear", environment])
+            run([environment / "bin/pip", "--quiet", "install", ANSIBLE], timeout=900)
+            (environment / "ready").touch()
+    return environment
+
+
+def measure(bench, sizes, jar, environment):
+    """Run everything; return the rows to print."""
+    declared = declaration(OURS_REALM, *sizes)
+    theirs = declaration("theirs", *sizes)
+    run(["cp", jar, bench.keycloak.node.root / "srv/config-cli.jar"])
+    bench.ours("keycloak_realm: first apply", declared, True)
+    bench.ours("keycloak_realm: no-op", declared, False)
+    change(declared)
+    bench.ours("keycloak_realm: 1 % change", declared, True)
+    bench.ansible("Ansible, no-op", environment, tasks(declared))
+    bench.ansible("Ansible, first", environment, tasks(declared, "new-"))
+    bench.keycloak.admin("DELETE", OURS_REALM)
+    bench.config_cli("config-cli: first apply", theirs, cache=True)
+    bench.config_cli("config-cli: no-op, by checksum only", theirs, cache=True)
+    bench.config_cli("config-cli: no-op, with a look", theirs, cache=False)
+    change(theirs)
+    bench.config_cli("config-cli: 1 % change", theirs, cache=True)
+    bench.keycloak.admin("DELETE", "theirs", check=False)
+    for name in ("Ansible, first", "Ansible, no-op"):
+        bench.rows[f"{name} (extrapolated)"] = extrapolated(bench.rows, name, declared)
+    return bench.rows
+
+
+COMPARED = {  # what of ours is beside what of theirs
+    "keycloak_realm: first apply": ("config-cli: first apply", "Ansible, first (extrapolated)"),
+    "keycloak_realm: no-op": (
+        "config-cli: no-op, with a look",
+        "config-cli: no-op, by checksum only",
+        "Ansible, no-op (extrapolated)",
+    ),
+    "keycloak_realm: 1 % change": ("config-cli: 1 % change", "Ansible, no-op (extrapolated)"),
+}
+
+
+def show(sizes, rows):
+    groups, users, clients = sizes
+    print(f"\nkeycloak_realm: {groups} groups, {users} users, {clients} clients")
+    for name, row in rows.items():
+        if " x " in name:
+            continue
+        if not row:
+            print(f"  {name:46} not within {LIMIT} s, or failed")
+            continue
+        print(f"  {name:46} {row[0]:9.1f} s {row[1]:9.0f} requests")
+    for ours, others in COMPARED.items():
+        for other in others:
+            if rows[ours] and rows[other]:
+                print(f"  {ours}: {rows[other][0] / rows[ours][0]:.1f} times as fast as {other}")
+
+
+def main(arguments=()):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--groups", type=int, default=100)
+    parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--large", action="store_true", help="1,000 groups, 10,000 users, 500 clients; takes long")
+    parser.add_argument("--config-cli", type=Path, metavar="JAR", help="keycloak-config-cli, already here")
+    given = parser.parse_args(arguments)
+    sizes = (1000, 10000, 500) if given.large else (given.groups, given.users, given.clients)
+    jar, environment, keycloak = config_cli(given.config_cli), ansible(), Keycloak()
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            keycloak.start()
+            rows = measure(Bench(keycloak, Path(scratch)), sizes, jar, environment)
+        finally:
+            keycloak.destroy()
+    show(sizes, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
