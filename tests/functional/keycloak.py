@@ -26,7 +26,7 @@ _LINK = ipaddress.ip_address("172.31.0.0") + _NUMBER % (1 << 14) * 4
 HERE, THERE = str(_LINK + 1), str(_LINK + 2)
 INTERFACE = f"kc{_NUMBER:08x}"
 URL = f"http://{THERE}:8080/auth"
-HEALTH = f"http://{THERE}:9000/auth/health/ready"
+MANAGEMENT = f"http://{THERE}:9000/auth"
 
 ADMIN, ADMIN_PASSWORD = "admin", "change-me-by-hand"
 SALT, SALT_SECRET = "salt", "s3cret-of-the-client-salt"
@@ -43,6 +43,7 @@ http-relative-path=/auth
 http-management-host={THERE}
 hostname={URL}
 health-enabled=true
+metrics-enabled=true
 cache=local
 vault=file
 vault-dir=/opt/vault
@@ -166,7 +167,7 @@ class Keycloak:
         if self.node.run(["systemctl", "is-active", "keycloak"], check=False).returncode:
             raise RuntimeError(self.node.journal("keycloak"))
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-            return self.session.get(HEALTH, timeout=5).ok
+            return self.session.get(f"{MANAGEMENT}/health/ready", timeout=5).ok
         return False
 
     def kill(self):

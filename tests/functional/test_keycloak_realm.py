@@ -195,9 +195,9 @@ def test_only_what_is_ours_is_purged_and_only_when_asked(realm, kind):
 
 
 def test_a_kind_that_is_not_declared_is_not_purged(realm):
-    realm.apply(merged(roles("r"), named("u", part="users"), named("c", **URIS)))
+    realm.apply(merged(roles("r"), named("ada", part="users"), named("c", **URIS)))
     realm.managed(roles("r"), purge="all")
-    assert listed("users", "username")(realm) == {"u"}
+    assert listed("users", "username")(realm) == {"ada"}
     assert "c" in listed("clients", "clientId")(realm)
 
 
@@ -413,7 +413,7 @@ def many(users, clients=20, groups=10):
         "roles": {"realm": [{"name": "reader"}, {"name": "writer"}]},
         "clients": [{**APP, "clientId": f"c{number}"} for number in range(clients)],
         "users": [
-            person(f"u{number}", groups=[f"/g{number % groups}/s{number % 3}"], realmRoles=["reader"])
+            person(f"user{number}", groups=[f"/g{number % groups}/s{number % 3}"], realmRoles=["reader"])
             for number in range(users)
         ],
     }
@@ -438,9 +438,9 @@ def test_everything_is_found_on_however_many_pages(realm):
     declared["roles"]["realm"] += [{"name": f"role{number}"} for number in range(150)]
     realm.apply(declared)
     assert realm.managed(declared, purge="all") == {}
-    last = realm.hand("GET", "users", username="u449", exact="true")[0]
+    last = realm.hand("GET", "users", username="user449", exact="true")[0]
     realm.hand("PUT", f"users/{last['id']}", {**last, "firstName": "By hand"})
     realm.edit("roles/role149", description="stays")
     realm.edit(f"clients/{client(realm, 'c129')['id']}", redirectUris=["https://evil.example.org/*"])
-    assert set(realm.managed(declared, purge="all")) == {"user/u449", "client/c129"}
-    assert contains(realm.hand("GET", f"users/{last['id']}"), {"firstName": "U449"})
+    assert set(realm.managed(declared, purge="all")) == {"user/user449", "client/c129"}
+    assert contains(realm.hand("GET", f"users/{last['id']}"), {"firstName": "User449"})
