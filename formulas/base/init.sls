@@ -62,8 +62,6 @@ Certificate {{ name }} is in place:
     - mode: '0644'
     - require_in:
       - file: Trusted certificates are in place
-    - onchanges_in:
-      - cmd: System trusts the certificates
 {% endfor %}
 
 # The cluster's own authority. The master makes it before any worker asks for it.
@@ -81,15 +79,14 @@ Cluster's certificate authority is in place:
     - mode: '0644'
 {% endif %}
 
+# A file or a directory with a name less is newer than what was made of them.
 System trusts the certificates:
   cmd.run:
     - name: update-ca-certificates --fresh
-    - onchanges:
+    - unless: test -z "$(find -L /usr/local/share/ca-certificates -newer /etc/ssl/certs/ca-certificates.crt)"
+    - require:
       - file: Trusted certificates are in place
       - file: Cluster's certificate authority is in place
-{% if "master" in pillar.roles %}
-      - x509: Certificate authority has a certificate
-{% endif %}
 
 # For runtimes that bring authorities of their own (Python's requests, conda, Node.js). A service that needs them has
 # EnvironmentFile=/etc/qhub/ca.env in its unit; shells, and the jobs started from them, have them by profile.d.

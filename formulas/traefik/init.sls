@@ -72,6 +72,9 @@ Program that checks routes is installed:
 {# Who asks for a name or an address that is not the master's gets nothing, whatever routes there are. #}
 {% set hosts = (master_names + master_addresses + ["localhost", "127.0.0.1"]) | unique
     | map("regex_replace", "^(.*)$", "Host(`\\1`)") | join(" || ") %}
+{# Traefik writes X-Forwarded-* itself. What else services may take for its word, a client does not get through. #}
+{% set other_headers = {"Forwarded": "", "X-Scheme": "", "X-Forwarded-Scheme": "", "X-Forwarded-Protocol": "", "X-Forwarded-Ssl": "",
+                        "X-Original-Url": "", "X-Rewrite-Url": "", "Front-End-Https": ""} %}
 {{ routes("traefik", {
   "http": {
     "routers": {
@@ -85,6 +88,7 @@ Program that checks routes is installed:
       "default-headers": {"headers": {
         "stsSeconds": traefik.hsts, "contentTypeNosniff": true, "customFrameOptionsValue": "SAMEORIGIN",
         "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": ""},
+        "customRequestHeaders": other_headers,
       }},
       "auth-ratelimit": {"rateLimit": traefik.auth_rate},
       "no-such-page": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 404}},
