@@ -110,8 +110,11 @@ def problems(source, key_source, names, now):
 
 def parsed(path, what, load, found):
     """Return what ``load`` makes of a file; ``None``, and a line in ``found``, if there is no such thing in it."""
+    if not path:
+        found.append(f"there is no file with {what}: name it")
+        return None
     try:
-        return load(Path(path or "").read_bytes())
+        return load(Path(path).read_bytes())
     except OSError as error:
         found.append(f"{path}: {error.strerror}")
     except (ValueError, TypeError):
