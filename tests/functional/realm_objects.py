@@ -67,7 +67,8 @@ class Kind:
     ``cleared``: fields that may be declared as null, and what Keycloak has then.
     ``by_hand``: realm -> changes it in Keycloak; ``damaged``: the fields that this changes.
     ``beside``: what else is declared with it. ``least``: fields without which it cannot be declared.
-    ``given``: Keycloak makes it with the realm. ``single``: the state that manages it alone, and its name there.
+    ``told``: what ``changes`` says instead of these fields. ``given``: Keycloak makes it with the realm.
+    ``single``: the state that manages it alone, and its name there.
     """
 
     key: str
@@ -81,6 +82,7 @@ class Kind:
     damaged: tuple
     beside: dict = dataclasses.field(default_factory=dict)
     least: dict = dataclasses.field(default_factory=dict)
+    told: dict = dataclasses.field(default_factory=dict)
     given: bool = False
     single: tuple = ()
 
@@ -230,7 +232,7 @@ REALM = {
                 "from": "login@example.org",
                 "fromDisplayName": "Chemistry",
                 "starttls": "false",
-                "auth": "false",
+                "auth": "true",
                 "user": "login",
             }
         },
@@ -277,6 +279,7 @@ REALM = {
         cleared={},
         by_hand=lambda realm: realm.hand("PUT", "users/profile", profile(unmanagedAttributePolicy="ENABLED")),
         damaged=("config",),
+        told={"unmanagedAttributePolicy": "config", "groups": "config"},
         given=True,
     ),
     "default groups": Kind(
@@ -592,9 +595,10 @@ PEOPLE = {
     ),
     "subgroup": Kind(
         key="group/lab/cold",
+        single=("group", "/lab/cold"),
         declare=lambda fields: {"groups": [{"name": "lab", "subGroups": [{"name": "cold", **fields}]}]},
         live=lambda realm: group(realm, "lab/cold"),
-        beside=ROLES,
+        beside=merged(ROLES, {"groups": [{"name": "lab"}]}),
         minimal={},
         full={"attributes": {"gid": ["30001"]}, **GRANTS},
         changed={"attributes": {"gid": ["30002"]}, **OTHER_GRANTS},
@@ -605,7 +609,6 @@ PEOPLE = {
             [realm.hand("GET", "roles/reader")],
         ),
         damaged=("realmRoles",),
-        single=("group", "/lab/cold"),
     ),
     "user": Kind(
         key="user/ada",
@@ -834,7 +837,11 @@ def policies(realm):
     }
 
 
-PKCE = {"name": "pkce", "executors": [{"executor": "pkce-enforcer", "configuration": {"auto-configure": "true"}}]}
+PKCE = {
+    "name": "pkce",
+    "description": "",
+    "executors": [{"executor": "pkce-enforcer", "configuration": {"auto-configure": "true"}}],
+}
 
 SERVER = {
     "key provider": Kind(
@@ -872,7 +879,8 @@ SERVER = {
         },
         cleared={"description": None},
         by_hand=edit_execution,
-        damaged=("authenticationExecutions",),
+        damaged=("executions",),
+        told={"authenticationExecutions": "executions"},
         single=("flow", "ours"),
     ),
     "required action": Kind(
@@ -905,12 +913,10 @@ SERVER = {
     ),
     "organization": Kind(
         key="organization/physics",
-        declare=lambda fields: {
-            "organizations": [{"name": "physics", "domains": [{"name": "physics.example.org"}], **fields}]
-        },
+        declare=lambda fields: {"organizations": [{"name": "physics", **fields}]},
         live=organization,
         beside={"organizationsEnabled": True},
-        minimal={},
+        minimal={"domains": [{"name": "physics.example.org"}]},
         full={
             "enabled": True,
             "description": "Physics",
