@@ -752,7 +752,14 @@ class Gate(asyncssh.SSHServer):
     def spawn(self, coroutine):
         task = asyncio.create_task(coroutine)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self.done)
+
+    def done(self, task):
+        """Whatever goes wrong: nobody waits for ever."""
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            say("error", **self.who, error=f"{type(error).__name__}: {error}"[:500])
+            self.end("error", "something went wrong in the gateway; its log says what")
 
     def end(self, end, message):
         """End the connection and tell the client why."""
@@ -780,7 +787,8 @@ class Gate(asyncssh.SSHServer):
         say("login", **who, result="accepted" if known else "refused")
         metrics.count("sshgate_logins_total", result="accepted" if known else "refused")
         if known:
-            self.user, self.token, self.job = name, password, Job(self)
+            self.user, self.token = name, password
+            self.job = Job(self)
             self.gateway.gates.add(self)
             self.spawn(self.recheck())
             return True
