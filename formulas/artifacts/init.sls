@@ -11,3 +11,9 @@ List of programs is here:
     - source: salt://artifacts.json
     - makedirs: true
     - mode: '0644'
+
+Installer of Python environments is here:
+  file.managed:
+    - name: /usr/local/sbin/qhub-environment
+    - source: salt://bootstrap/environment.sh
+    - mode: '0755'

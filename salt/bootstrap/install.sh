@@ -8,11 +8,9 @@ set -euo pipefail
 
 lock=$1
 mirror=${2:-}
-digest=$(sha256sum "$lock" | cut -c1-12)
-environment=/opt/qhub/salt-$digest
-current=/opt/qhub/salt
+here=$(cd "$(dirname "$0")" && pwd)
 
-if [ "$(readlink "$current" || true)" = "$environment" ]; then
+if "$here/environment.sh" --check salt "$lock"; then
     exit 0
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -34,16 +32,7 @@ if [ -z "$mirror" ]; then
 fi
 apt-get update --quiet=2
 apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
-rm -rf "$environment"
-python3 -m venv "$environment"
-pip=("$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile)
-if [ -n "$mirror" ]; then
-    # The wheels were built from the lock's hashes and are covered by the mirror's checksums, verified above.
-    "${pip[@]}" --no-index "$mirror"/wheels/*.whl
-else
-    "${pip[@]}" --require-hashes --requirement "$lock"
-fi
 for program in salt salt-call salt-cloud salt-cp salt-key salt-master salt-minion salt-run salt-ssh; do
-    ln -sfn "$current/bin/$program" "/usr/local/bin/$program"
+    ln -sfn "/opt/qhub/salt/bin/$program" "/usr/local/bin/$program"
 done
-ln -sfn "$environment" "$current"
+"$here/environment.sh" --lazy salt "$lock" "${mirror:+$mirror/wheels}"

@@ -9,7 +9,8 @@ container. Afterwards DIRECTORY holds
     debs/      every Debian package named by a ``packages`` list in formulas/*/defaults.yaml or needed
                by the bootstrap, with what they depend on, as a flat APT repository
                (and any PACKAGE named on the command line, for a site's own use)
-    wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock
+    wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock, and in wheels/FORMULA
+               those of each formulas/FORMULA/requirements.lock
     artifacts/ the programs of salt/artifacts.json, each with the checksum pinned there
     SHA256SUMS of the packages and wheels
 
@@ -74,18 +75,23 @@ def debs(target, installed, more):
 
 
 def wheels(target, scratch):
-    """Build Salt and its dependencies into wheels; every download is checked against the lock's hashes."""
-    lock = HERE / "requirements.lock"
-    stamp = target / "requirements.lock"
-    if stamp.exists() and stamp.read_text() == lock.read_text():
-        return
-    if target.exists():
-        for old in target.iterdir():
-            old.unlink()
-    run([sys.executable, "-m", "venv", scratch])
-    pip = [scratch / "bin/pip", "--quiet", "wheel", "--no-deps"]
-    run([*pip, "--require-hashes", "--requirement", lock, "--wheel-dir", target])
-    stamp.write_text(lock.read_text())
+    """Build what each lock lists into wheels; every download is checked against the lock's hashes."""
+    locks = {target: HERE / "requirements.lock"}
+    locks |= {target / lock.parent.name: lock for lock in FORMULAS.glob("*/requirements.lock")}
+    for obsolete in {path for path in target.glob("*/") if path.is_dir()} - set(locks):
+        shutil.rmtree(obsolete)
+    for directory, lock in locks.items():
+        stamp = directory / "requirements.lock"
+        if stamp.exists() and stamp.read_text() == lock.read_text():
+            continue
+        for old in directory.glob("*"):
+            if old.is_file():
+                old.unlink()
+        if not (scratch / "bin").exists():
+            run([sys.executable, "-m", "venv", scratch])
+        pip = [scratch / "bin/pip", "--quiet", "wheel", "--no-deps"]
+        run([*pip, "--require-hashes", "--requirement", lock, "--wheel-dir", directory])
+        stamp.write_text(lock.read_text())
 
 
 def checksums(directory):
