@@ -27,6 +27,10 @@ GENERATE = {
         "jupyterhub_client_secret": password,
         "grafana_client_secret": password,
         "conda_store_client_secret": password,
+        # The Hub's own: what its cookies and its memory of sign-ins are sealed with, and who may read its metrics.
+        "jupyterhub_cookie_secret": password,
+        "jupyterhub_crypt_key": password,
+        "jupyterhub_metrics_token": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

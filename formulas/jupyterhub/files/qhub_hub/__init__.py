@@ -1,0 +1,1 @@
+"""What this cluster's JupyterHub does beside JupyterHub's own."""

@@ -1,0 +1,63 @@
+"""What the Hub asks of Slurm, once for all servers, through the program that root runs for it (qhub-notebooks)."""
+
+import asyncio
+import json
+import time
+
+from qhub_hub.limits import Cluster
+
+SOCKET = "/run/qhub-notebooks.sock"
+TIMEOUT = 120  # seconds for an answer
+
+
+class SlurmError(Exception):
+    """Slurm, or the way to it, said no; the message says why."""
+
+
+async def ask(verb, **words):
+    """Return the answer to one request."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            reader, writer = await asyncio.open_unix_connection(SOCKET, limit=1 << 26)
+            try:
+                writer.write(json.dumps({"verb": verb, **words}).encode())
+                writer.write_eof()
+                answer = json.loads(await reader.read())
+            finally:
+                writer.close()
+    except (OSError, ValueError) as error:
+        raise SlurmError(f"qhub-notebooks does not answer: {error or 'too late'}") from error
+    if "error" in answer:
+        raise SlurmError(answer["error"])
+    return answer
+
+
+class Remembered:
+    """What ``read`` returned last; those who ask at the same time share one reading."""
+
+    def __init__(self, read):
+        self.read = read
+        self.value = None
+        self.asked = float("-inf")
+        self.lock = asyncio.Lock()
+
+    async def get(self, since):
+        """Return it as it was at the time ``since`` (of the monotonic clock) or later."""
+        async with self.lock:
+            if self.asked < since:
+                asked = time.monotonic()
+                self.value = await self.read()
+                self.asked = asked
+            return self.value
+
+
+async def _queue():
+    return (await ask("queue"))["jobs"]
+
+
+async def _limits():
+    return Cluster.read(**await ask("limits"))
+
+
+queue = Remembered(_queue)
+limits = Remembered(_limits)

@@ -1,0 +1,240 @@
+"""A notebook server as a Slurm job: batchspawner's SlurmSpawner, which asks Slurm in the Hub's own way."""
+
+import asyncio
+import grp
+import html
+import json
+import os
+import pwd
+import re
+import time
+from pathlib import Path
+
+from batchspawner import JobStatus, SlurmSpawner
+from jinja2 import Environment
+from jupyterhub.apihandlers import default_handlers
+from jupyterhub.apihandlers.base import APIHandler
+from tornado import web
+from traitlets import Dict, Float, Integer, Unicode
+
+from qhub_hub.limits import NAME, Offer, Refused
+from qhub_hub.slurm import SlurmError, ask, limits, queue
+
+# batchspawner's own lets a server set anything about itself in the Hub: the address that the Hub then goes to, even.
+default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
+
+FORM = Environment(autoescape=True).from_string(Path(__file__).with_name("form.html").read_text())
+
+REASONS = {
+    "None": "The job is about to start",
+    "Priority": "Other jobs come first",
+    "Resources": "The partition is full; it is this job's turn next",
+    "BeginTime": "The job is to start later",
+    "Reservation": "The nodes are reserved",
+    "NodeDown": "A node that it needs is down",
+    "PartitionDown": "The partition is closed",
+    "PartitionInactive": "The partition is closed",
+    "Licenses": "All licences are in use",
+}
+REASON_KINDS = (
+    (r"ReqNodeNotAvail.*|NodeDown.*", "The nodes it needs are not available"),
+    (r"Partition.*", "The partition does not take a job like this"),
+    (r"(QOS|Assoc|.*MaxSubmit).*", "You, or your account, already have as much as the limits allow"),
+)
+
+
+def words_for(reason):
+    """Return what Slurm's reason for waiting means, and the reason itself."""
+    if reason in REASONS:
+        return f"{REASONS[reason]} ({reason})."
+    for pattern, text in REASON_KINDS:
+        if re.fullmatch(pattern, reason):
+            return f"{text} ({reason})."
+    return f"The job waits ({reason})."
+
+
+def unix_groups(name):
+    """Return the names of somebody's Unix groups."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return []
+    found = []
+    for gid in os.getgrouplist(name, entry.pw_gid):
+        try:
+            found.append(grp.getgrgid(gid).gr_name)
+        except KeyError:
+            continue
+    return found
+
+
+class NotebookSpawner(SlurmSpawner):
+    """Submits, finds and cancels jobs through qhub-notebooks; all servers share one look at the queue."""
+
+    profiles = Dict(help="What people choose from.").tag(config=True)
+    first_port = Integer(63001, help="First port that servers listen on.").tag(config=True)
+    last_port = Integer(65000, help="Last port that servers listen on.").tag(config=True)
+    queue_interval = Float(1, help="Seconds between two looks at the queue while somebody waits.").tag(config=True)
+    limits_interval = Float(30, help="Seconds for which limits are remembered.").tag(config=True)
+    batchspawner_singleuser_cmd = Unicode("/opt/qhub/shared/bin/qhub-notebook").tag(config=True)
+
+    submitted = 0.0  # when, on the monotonic clock
+    job = ()  # its line of the queue
+
+    # -- what is chosen -------------------------------------------------------------------------
+
+    async def offer(self):
+        """Return what the person is offered."""
+        cluster = await limits.get(time.monotonic() - self.limits_interval)
+        return Offer(cluster, self.profiles, self.user.name, unix_groups(self.user.name))
+
+    async def form(self):
+        """Return the form, or why there is none."""
+        try:
+            offer = await self.offer()
+        except SlurmError as error:
+            self.log.warning("No form for %s: %s", self.user.name, error)
+            return notice("Slurm does not answer just now. Try again in a minute.")
+        if reason := offer.reason():
+            return notice(reason)
+        return form(offer)
+
+    async def from_form(self, data):
+        """Return what was chosen in the form, checked."""
+        return await self.checked({key: values[0] for key, values in data.items() if key != "_xsrf"})
+
+    async def take(self, asked):
+        """Keep what was chosen, checked, whatever way it came: a form, a link, the API."""
+        self.user_options = await self.checked(asked)
+
+    async def checked(self, asked):
+        """Return complete options, or raise what the person reads."""
+        try:
+            return (await self.offer()).checked(asked)
+        except Refused as refusal:
+            raise web.HTTPError(403, "%s", str(refusal), reason="Not allowed") from refusal
+        except SlurmError as error:
+            raise web.HTTPError(
+                503, "Slurm does not answer just now (%s). Try again in a minute.", str(error)
+            ) from error
+
+    # -- the job --------------------------------------------------------------------------------
+
+    def get_env(self):
+        env = super().get_env()
+        profile = self.profiles.get(self.user_options.get("profile")) or {}
+        return {**env, **{name: str(value) for name, value in profile.get("environment", {}).items()}}
+
+    def cmd_formatted_for_batch(self):
+        words = [self.batchspawner_singleuser_cmd, str(self.first_port), str(self.last_port), *self.get_args()]
+        return " ".join(map(quoted, words))
+
+    async def submit_batch_script(self):
+        words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
+        words["minutes"] = max(1, round(self.user_options["time"] * 60))
+        words["server"] = f"-{self.name}" if NAME.fullmatch(self.name) else ""
+        script = await self._get_batch_script(**words)
+        answer = await ask_or_say("submit", user=self.user.name, script=script, environment=self.get_env())
+        self.job_id, self.submitted = str(answer["job"]), time.monotonic()
+        self.log.info("%s is job %s: %s", self._log_name, self.job_id, json.dumps(self.user_options))
+        # Else a Hub that is restarted now forgets the job.
+        self.orm_spawner.state = self.get_state()
+        self.db.commit()
+        return self.job_id
+
+    async def query_job_status(self):
+        if not self.job_id:
+            return JobStatus.NOTFOUND
+        patience = self.queue_interval if self.pending else self.poll_interval / 2
+        try:
+            jobs = await queue.get(max(time.monotonic() - patience, self.submitted))
+        except SlurmError as error:
+            self.log.warning("The state of job %s is not known: %s", self.job_id, error)
+            return JobStatus.UNKNOWN
+        self.job = jobs.get(self.job_id, ())
+        if not self.job or self.job[2] != self.user.name:
+            self.job_status = ""
+            return JobStatus.NOTFOUND
+        state, node = self.job[:2]
+        self.job_status = f"{state} {node}"
+        if state in ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING"):
+            return JobStatus.RUNNING
+        if state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"):
+            return JobStatus.PENDING
+        return JobStatus.NOTFOUND
+
+    async def cancel_batch_job(self):
+        self.submitted = time.monotonic()  # what the queue was before does not count
+        if self.job_id:
+            await ask_or_say("cancel", user=self.user.name, job=int(self.job_id))
+
+    def state_gethost(self):
+        return self.job[1]
+
+    async def progress(self):
+        """Tell why the job waits, whenever that is another reason."""
+        told = None
+        while not self.job or self.job[0] != "RUNNING":
+            if self.job:
+                _state, _node, _user, start, reason = self.job
+                expected = f" It is expected to start at {start.replace('T', ' ')}." if start[:1].isdigit() else ""
+                message = f"Job {self.job_id}: {words_for(reason)}{expected}"
+                if message != told:
+                    told = message
+                    yield {"progress": 20, "message": message}
+            await asyncio.sleep(self.queue_interval)
+        yield {"progress": 60, "message": f"Job {self.job_id} runs on {self.job[1]}. JupyterLab is starting."}
+
+
+def notice(text):
+    """Return what stands where the form would be."""
+    return f'<p class="alert alert-warning" id="no-offer">{html.escape(text)}</p>'
+
+
+def quoted(word):
+    """Return an argument for the shell; ``%`` and braces are no format of anything here."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+async def ask_or_say(verb, **words):
+    """Ask, and if it is refused raise what the person reads."""
+    try:
+        return await ask(verb, **words)
+    except SlurmError as error:
+        raise web.HTTPError(503, "Slurm says: %s", str(error)) from error
+
+
+class PortHandler(APIHandler):
+    """Takes the port that a server listens on, and nothing else, from that server."""
+
+    async def post(self):
+        user, token = self.current_user, self.get_auth_token()
+        spawners = getattr(user, "spawners", {}).values()
+        spawner = next((each for each in spawners if token and each.api_token == token), None)
+        if spawner is None or not spawner.pending == "spawn":
+            raise web.HTTPError(403, "no server that is starting has this token")
+        port = self.get_json_body().get("port")
+        if not isinstance(port, int) or not spawner.first_port <= port <= spawner.last_port:
+            raise web.HTTPError(400, "not a port for servers")
+        spawner.port = port
+        self.set_status(204)
+
+
+default_handlers.append((r"/api/notebook", PortHandler))
+
+
+def form(offer):
+    """Return the form's fields as HTML."""
+    selects = (
+        ("account", "Account", offer.accounts()),
+        ("partition", "Partition", offer.partitions()),
+        ("qos", "QOS", offer.qualities()),
+    )
+    numbers = [
+        ("time", "Hours", "0.1", "any"),
+        ("memory", "Memory in MiB", "1", "1"),
+        ("cpus", "CPUs", "1", "1"),
+    ]
+    if offer.has_gpus():
+        numbers.append(("gpus", "GPUs", "0", "1"))
+    return FORM.render(profiles=offer.profiles, selects=selects, numbers=numbers)
