@@ -15,7 +15,7 @@ CERTIFICATE = "MIICmzCCAYMCBgFYmRGZ2zANBgkqhkiG9w0BAQsFADARMQ8wDQYDVQQDDAZtYXN0Z
 
 def one(objects, field, value):
     """Return that of the objects whose field has this value, or nothing."""
-    return next((entry for entry in objects if entry[field] == value), {})
+    return next((entry for entry in objects if entry.get(field) == value), {})
 
 
 NAMES = ("clientId", "username", "alias", "name", "providerId")
@@ -67,8 +67,7 @@ class Kind:
     ``cleared``: fields that may be declared as null, and what Keycloak has then.
     ``by_hand``: realm -> changes it in Keycloak; ``damaged``: the fields that this changes.
     ``beside``: what else is declared with it. ``least``: fields without which it cannot be declared.
-    ``told``: what ``changes`` says instead of these fields. ``given``: Keycloak makes it with the realm.
-    ``single``: the state that manages it alone, and its name there.
+    ``given``: Keycloak makes it with the realm. ``single``: the state that manages it alone, and its name there.
     """
 
     key: str
@@ -82,7 +81,6 @@ class Kind:
     damaged: tuple
     beside: dict = dataclasses.field(default_factory=dict)
     least: dict = dataclasses.field(default_factory=dict)
-    told: dict = dataclasses.field(default_factory=dict)
     given: bool = False
     single: tuple = ()
 
@@ -278,8 +276,7 @@ REALM = {
         least={"unmanagedAttributePolicy": "ADMIN_VIEW", "groups": [{"name": "where", "displayHeader": "Where"}]},
         cleared={},
         by_hand=lambda realm: realm.hand("PUT", "users/profile", profile(unmanagedAttributePolicy="ENABLED")),
-        damaged=("config",),
-        told={"unmanagedAttributePolicy": "config", "groups": "config"},
+        damaged=("unmanagedAttributePolicy",),
         given=True,
     ),
     "default groups": Kind(
@@ -879,8 +876,7 @@ SERVER = {
         },
         cleared={"description": None},
         by_hand=edit_execution,
-        damaged=("executions",),
-        told={"authenticationExecutions": "executions"},
+        damaged=("authenticationExecutions",),
         single=("flow", "ours"),
     ),
     "required action": Kind(

@@ -35,7 +35,6 @@ from tests.functional.realm_objects import (
 
 def test_a_whole_realm_is_made_told_beforehand_repaired_and_left_alone(realm):
     changes = realm.managed(EVERYTHING)
-    assert {kind.key for name, kind in KINDS.items() if not kind.given and kind.key != "x"} >= set()
     for name, kind in KINDS.items():
         assert kind.key in changes or kind.given, name
     damaged = [kind for name, kind in KINDS.items() if name not in ("SAML identity provider", "user profile")]
@@ -45,9 +44,16 @@ def test_a_whole_realm_is_made_told_beforehand_repaired_and_left_alone(realm):
     assert set(changes) == {kind.key for kind in damaged}
 
 
+def unmasked(value):
+    """Return an exported value without its masked secrets."""
+    if isinstance(value, dict):
+        return {key: unmasked(entry) for key, entry in value.items() if entry != "**********"}
+    return [unmasked(entry) for entry in value] if isinstance(value, list) else value
+
+
 def without_names(exported):
-    """Return an exported realm without what its own name is part of."""
-    text = json.dumps({key: value for key, value in exported.items() if key != "realm"}, sort_keys=True)
+    """Return an exported realm without what its own name is part of, nor secrets, which an export does not have."""
+    text = json.dumps(unmasked({key: value for key, value in exported.items() if key != "realm"}), sort_keys=True)
     return text.replace(exported["realm"], "NAME")
 
 

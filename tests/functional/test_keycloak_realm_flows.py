@@ -163,5 +163,6 @@ def test_a_built_in_flow_is_changed_in_place(realm):
     exported = realm.modules.export(realm.name)
     forms = one(exported["authenticationFlows"], "alias", "Browser - Conditional 2FA")
     forms["authenticationExecutions"][-1]["requirement"] = "DISABLED"
-    assert realm.managed({"authenticationFlows": exported["authenticationFlows"]})
-    assert realm.managed({"authenticationFlows": exported["authenticationFlows"]}, purge="all") == {}
+    declared = {part: exported[part] for part in ("authenticationFlows", "authenticatorConfig")}
+    assert set(realm.managed(declared)) == {"flow/Browser - Conditional 2FA"}
+    assert realm.managed(declared, purge="all") == {}

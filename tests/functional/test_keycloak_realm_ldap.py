@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from tests.functional.keycloak import GROUPS, LDAP_PASSWORD, PEOPLE
-from tests.functional.realm_objects import DIRECT, GONE, LDAP, UNMANAGED, component, directory, login, merged, user
+from tests.functional.realm_objects import DIRECT, GONE, LDAP, UNMANAGED, component, directory, login, merged, one, user
 
 MAPPERS = "org.keycloak.storage.ldap.mappers.LDAPStorageMapper"
 OFFICE = {
@@ -67,9 +67,7 @@ def identities(realm):
 
 
 def mapping(realm, name):
-    return next(
-        e for e in realm.hand("GET", "components", parent=component(realm, "directory")["id"]) if e["name"] == name
-    )
+    return one(realm.hand("GET", "components", parent=component(realm, "directory")["id"]), "name", name)
 
 
 def test_people_of_the_directory_sign_in_and_its_groups_come_with_them(federation):
@@ -128,7 +126,7 @@ def test_another_kind_of_federation_under_the_name_is_refused_not_recreated(fede
     declared = federated()
     declared["components"][LDAP][0]["providerId"] = "kerberos"
     before = identities(federation)
-    assert "directory" in federation.refused(declared)
+    assert "cannot become kerberos" in federation.refused(declared)
     assert identities(federation) == before
 
 

@@ -247,7 +247,7 @@ def test_an_apply_that_was_cut_off_is_finished_by_the_next(realm):
         {"clients": [{**APP, "clientId": f"c{number}", "protocolMappers": [mapper("m", "x")]} for number in range(40)]},
         {
             "users": [
-                person(f"user{number}", groups=[f"/g{number % 40}"], **password("Initial-1")) for number in range(200)
+                person(f"user{number}", groups=[f"/g{number % 40}"], **password("Initial-1")) for number in range(400)
             ]
         },
     )
@@ -260,7 +260,7 @@ def test_an_apply_that_was_cut_off_is_finished_by_the_next(realm):
     with calls() as sent:
         thread = threading.Thread(target=run)
         thread.start()
-        wait_for("it writes", lambda: len(writes(sent)) > 40, timeout=60, interval=0.02)
+        wait_for("it makes users", lambda: sum("partialImport" in path for _, path in sent) > 2, interval=0.02)
         keycloak.kill()
         thread.join()
     try:
@@ -268,7 +268,7 @@ def test_an_apply_that_was_cut_off_is_finished_by_the_next(realm):
     finally:
         keycloak.serve()
     assert realm.managed(declared)
-    assert {f"user{number}" for number in range(200)} <= listed("users?max=1000", "username")(realm)
+    assert {f"user{number}" for number in range(400)} <= listed("users?max=1000", "username")(realm)
     realm.apply({"clients": [*declared["clients"], DIRECT]})
-    for number in (0, 100, 199):
+    for number in (0, 200, 399):
         login(realm, f"user{number}", "Initial-1")
