@@ -21,7 +21,7 @@ def __virtual__():
     return (True, "") if HAS_CRYPTOGRAPHY else (False, "no cryptography here")
 
 
-def installed(name, key, source, key_source, names, group="root"):  # noqa: PLR0917 (a state's arguments have names)
+def installed(name, key, source, key_source, hosts, group="root"):  # noqa: PLR0917 (a state's arguments have names)
     """
     Install a certificate with its chain, and its key, from files on this machine, unless they are not fit for use.
 
@@ -33,7 +33,7 @@ def installed(name, key, source, key_source, names, group="root"):  # noqa: PLR0
         PEM file with the certificate, then those of the authorities between it and one that clients know.
     key_source
         PEM file with the key, without a password.
-    names
+    hosts
         List of the DNS names the certificate has to hold (``*.example.org`` holds ``hpc.example.org``).
     group
         See ``key``.
@@ -50,10 +50,10 @@ def installed(name, key, source, key_source, names, group="root"):  # noqa: PLR0
             - key: /etc/qhub/tls/site.key
             - source: /etc/ssl/site/hpc.pem
             - key_source: /etc/ssl/site/hpc.key
-            - names: [hpc.example.org]
+            - hosts: [hpc.example.org]
     """
     ret = {"name": name, "result": False, "changes": {}, "comment": ""}
-    found, end = problems(source, key_source, names, datetime.datetime.now(datetime.UTC))
+    found, end = problems(source, key_source, hosts, datetime.datetime.now(datetime.UTC))
     if found:
         ret["comment"] = "The certificate is refused, and nothing was changed:\n" + "\n".join(
             f"  - {line}" for line in found
@@ -79,7 +79,7 @@ def installed(name, key, source, key_source, names, group="root"):  # noqa: PLR0
     return ret
 
 
-def problems(source, key_source, names, now):
+def problems(source, key_source, hosts, now):
     """Return what speaks against a certificate (a list of lines), and when it ends (``None`` if it cannot be read)."""
     found = []
     chain = parsed(source, "a certificate", x509.load_pem_x509_certificates, found)
@@ -91,7 +91,7 @@ def problems(source, key_source, names, now):
         found.append(f"{key_source} is not the key of {source}")
     held = held_names(first)
     found += [
-        f"{source} is not for {each} but for {', '.join(held) or 'nobody'}" for each in names if not covers(held, each)
+        f"{source} is not for {each} but for {', '.join(held) or 'nobody'}" for each in hosts if not covers(held, each)
     ]
     for each in chain:
         subject = each.subject.rfc4514_string()

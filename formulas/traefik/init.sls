@@ -43,12 +43,11 @@ Site's certificate is in place:
     - key: /etc/qhub/tls/site.key
     - source: {{ files.certificate | json }}
     - key_source: {{ files.key | json }}
-    - names: {{ ([pillar.cluster.public_name]) | json }}
+    - hosts: {{ [pillar.cluster.public_name] | json }}
     - group: traefik
     - require:
       - x509: Certificate of traefik is current
     - require_in:
-      - file: Traefik is configured
       - file: Routes of traefik are in place
 {% endif %}
 
@@ -141,7 +140,7 @@ Traefik's log is rotated:
             missingok
             notifempty
             su traefik traefik
-            create 0640 traefik traefik
+            create 0600 traefik traefik
             postrotate
                 systemctl kill --signal=USR1 traefik.service
             endscript

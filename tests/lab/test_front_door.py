@@ -469,7 +469,7 @@ def test_certificates_are_renewed_without_an_interruption(lab, trust):
             wait_for("the new certificate is shown", lambda: shown(trust) != before, timeout=20)
         assert traefik(lab) == process
     finally:
-        lab.apply("master", ["traefik", "base"])
+        lab.apply("master", ["traefik,base"])
         for worker in lab.workers:
             lab.apply(worker.name, ["base"])  # the authority's own certificate is a new one, too
     for node in (lab.master, *lab.workers):

@@ -28,6 +28,19 @@ nfs:
   client: {give_up_after: null, nconnect: 4}
 node_exporter:
   options: {collector.systemd: null, collector.slabinfo: true}
+ca:
+  names: [portal.example.org]
+  addresses: [198.51.100.7]
+  certificates: {days_valid: 90, days_remaining: 30}
+firewall:
+  ssh: network
+  rules: [ip saddr 10.1.0.0/16 tcp dport 10050 accept]
+traefik:
+  certificate:
+    source: files
+    files: {certificate: /etc/ssl/site/hpc.pem, key: /etc/ssl/site/hpc.key}
+  auth_rate: {average: 5}
+  config: {log: {level: DEBUG}}
 salt:
   worker_threads: 8
   master_options: {job_cache: true}
