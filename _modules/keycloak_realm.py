@@ -238,16 +238,11 @@ def _anything(value):
     return sorted(set(value), key=str) if all(map(_scalar, value)) else value
 
 
-def _profile(value):
-    """The user profile's document, which is JSON within the representation, without this module's mark."""
-    try:
-        document = json.loads(value[0] if isinstance(value, list) else value) if value else {}
-    except (TypeError, ValueError):
-        raise _Refused("a JSON document") from None
-    document = _anything(document)
-    if isinstance(document.get("attributes"), Named):
-        document["attributes"].pop(MARK, None)
-    return document
+def _without_mark(value):
+    """The user profile's attributes, without the one for this module's mark."""
+    attributes = _named("name")(value)
+    attributes.pop(MARK, None)
+    return attributes
 
 
 def render(value):
@@ -259,13 +254,15 @@ def render(value):
     return [render(entry) for entry in value] if isinstance(value, list) else value
 
 
+def _dict(value):
+    return value if isinstance(value, dict) else {}
+
+
 def same(declared, live):
     """Tell whether what is live is what is declared; both canonical; pure."""
-    if isinstance(declared, Whole):
-        live = live or {}
-        return all(same(declared.get(key), live.get(key)) for key in {*declared, *live})
-    if isinstance(declared, dict):
-        return all(same(value, (live or {}).get(key)) for key, value in declared.items())
+    if isinstance(declared, dict) and (isinstance(live, dict) or not live):
+        keys = {*declared, *_dict(live)} if isinstance(declared, Whole) else declared
+        return all(same(declared.get(key), _dict(live).get(key)) for key in keys)
     if isinstance(declared, list) and isinstance(live, list) and len(declared) == len(live):
         return all(same(*pair) for pair in zip(declared, live, strict=True))
     # Keycloak leaves out, or answers with, what is nothing; a text "false" is something.
@@ -275,26 +272,20 @@ def same(declared, live):
 def merged(live, declared):
     """Return the live value with what is declared put into it; pure."""
     if isinstance(declared, Named):
-        live = live or {}
-        return Named(declared.identity, {key: merged(live.get(key), value) for key, value in declared.items()})
-    if isinstance(declared, Whole):
-        return declared
-    if isinstance(declared, dict):
-        result = dict(live or {})
-        for key, value in declared.items():
-            result[key] = merged(result.get(key), value)
+        return Named(declared.identity, {key: merged(_dict(live).get(key), entry) for key, entry in declared.items()})
+    if isinstance(declared, dict) and not isinstance(declared, Whole):
+        result = {**_dict(live), **{key: merged(_dict(live).get(key), value) for key, value in declared.items()}}
         return {key: value for key, value in result.items() if value is not None}
     return declared
 
 
 def parts(declared, live):
     """Return ``(old, new)`` of a field that differs: of mappings just the keys that do; pure."""
-    if not isinstance(declared, dict) or not isinstance(live or {}, dict):
+    if not isinstance(declared, dict) or (live and not isinstance(live, dict)):
         return render(live), render(declared)
-    live = live or {}
-    keys = {**declared, **live} if isinstance(declared, Whole) else declared
-    differing = [key for key in keys if not same(declared.get(key), live.get(key))]
-    pairs = {key: parts(declared.get(key), live.get(key)) for key in differing}
+    keys = {**declared, **_dict(live)} if isinstance(declared, Whole) else declared
+    differing = [key for key in keys if not same(declared.get(key), _dict(live).get(key))]
+    pairs = {key: parts(declared.get(key), _dict(live).get(key)) for key in differing}
     return tuple({key: pair[side] for key, pair in pairs.items()} for side in (0, 1))
 
 
@@ -348,7 +339,7 @@ KINDS = {
         },
         partial=True,
     ),
-    "user_profile": Kind("components", "", {"config": _profile}),
+    "user_profile": Kind("components", "config", {"attributes": _without_mark}),
     "required_action": Kind(
         "requiredActions", "alias", {"config": _texts, "enabled": _flag, "defaultAction": _flag, "priority": _number},
         path="authentication/required-actions", key="alias",
@@ -520,12 +511,24 @@ def _groups(entries, path, above, errors):
             yield from _groups(entry.get("subGroups"), f"{at}.subGroups", key, errors)
 
 
+def _document(entry, path, errors):
+    """Return the user profile, which is JSON within the representation."""
+    try:
+        document = json.loads(entry["config"]["kc.user.profile.config"][0])
+        if isinstance(document, dict):
+            return document
+    except (KeyError, TypeError, ValueError, IndexError):
+        pass
+    errors.append(f"{path}: is not a list with one JSON document")
+    return {}
+
+
 def _components(components, errors):
     for provider_type, listed in components.items():
         for path, entry in _entries(listed, f"components.{provider_type}", errors):
             if provider_type == PROFILE:
-                document = (entry.get("config") or {}).get("kc.user.profile.config")
-                yield "user_profile", path, {"config": document}, "user_profile"
+                path += ".config.kc.user.profile.config"  # noqa: PLW2901
+                yield "user_profile", path, _document(entry, path, errors), "user_profile"
                 continue
             name, provider = entry.get("name"), {"providerType": provider_type}
             if provider_type == FEDERATION:
@@ -582,7 +585,7 @@ def _flows(representation, errors):
                 path_below, other = flows[alias]
                 canonical |= {"flow": alias, "description": other.get("description"),
                               "providerId": other.get("providerId") or "basic-flow",
-                              "executions": executions(path_below, other, {*above, alias})}  # fmt: skip
+                              "authenticationExecutions": executions(path_below, other, {*above, alias})}  # fmt: skip
             if entry.get("authenticator"):
                 canonical["authenticator"] = entry["authenticator"]
             elif not alias:
@@ -602,7 +605,7 @@ def _flows(representation, errors):
         if entry.get("topLevel", alias not in below):
             yield "flow", path, {
                 "description": entry.get("description"), "providerId": entry.get("providerId") or "basic-flow",
-                "executions": executions(path, entry, {alias}), "id": entry.get("id"), "builtIn": entry.get("builtIn"),
+                "authenticationExecutions": executions(path, entry, {alias}), "id": entry.get("id"), "builtIn": entry.get("builtIn"),
             }, alias  # fmt: skip
 
 
@@ -611,11 +614,12 @@ def _plain_flow(fields):
 
     def executions(entries):
         return [
-            {k: executions(v) if k == "executions" else v for k, v in entry.items() if k != "path"} for entry in entries
+            {k: executions(v) if k == "authenticationExecutions" else v for k, v in entry.items() if k != "path"}
+            for entry in entries
         ]
 
     return {"description": fields["description"], "providerId": fields["providerId"],
-            "executions": executions(fields["executions"])}  # fmt: skip
+            "authenticationExecutions": executions(fields["authenticationExecutions"])}  # fmt: skip
 
 
 def flatten(representation, declared=True):
@@ -782,7 +786,7 @@ def _check_user(key, raw, fields, old, known):
 def _check_identity_provider(key, raw, fields, old, known):
     if old is None and not isinstance(raw.get("providerId"), str):
         yield "providerId: is missing"
-    elif known.live.known.get("provider") and raw.get("providerId", "oidc") not in known.live.known["provider"]:
+    elif raw.get("providerId") and raw["providerId"] not in known.live.known.get("provider", {raw["providerId"]}):
         yield f"providerId: there is no provider {raw['providerId']}"
     for field in ("firstBrokerLoginFlowAlias", "postBrokerLoginFlowAlias"):
         if fields.get(field) and fields[field] not in known.names["flow"]:
@@ -816,7 +820,7 @@ def _check_flow(key, raw, fields, old, known):
     if old and built_in and _shape(fields) != _shape(old):
         yield "authenticationExecutions: a flow that is built in keeps its executions; declare a copy of it"
     providers = known.live.known.get("authenticator")
-    for entry in _executions(raw["executions"]) if providers else ():
+    for entry in _executions(raw["authenticationExecutions"]) if providers else ():
         if entry.get("authenticator") and entry["authenticator"] not in providers:
             yield f"{entry['path'].removeprefix(known.wanted.paths['flow', key] + '.')}.authenticator: " + (
                 f"there is no authenticator {entry['authenticator']}"
@@ -826,17 +830,17 @@ def _check_flow(key, raw, fields, old, known):
 def _executions(entries):
     for entry in entries:
         yield entry
-        yield from _executions(entry.get("executions") or [])
+        yield from _executions(entry.get("authenticationExecutions") or [])
 
 
 def _shape(flow):
     """Return a flow without what can be changed in place: requirements, configurations, descriptions."""
 
     def shape(entries):
-        return [(entry.get("authenticator"), entry.get("flow"), shape(entry.get("executions") or []))
+        return [(entry.get("authenticator"), entry.get("flow"), shape(entry.get("authenticationExecutions") or []))
                 for entry in entries]  # fmt: skip
 
-    return shape(flow["executions"])
+    return shape(flow["authenticationExecutions"])
 
 
 CHECKS = {
@@ -851,12 +855,14 @@ CHECKS = {
 def check(live, wanted):
     """Return what is wrong with what is wanted given what is live, as a list of messages; pure."""
     errors, known, emails = [], _Known(live, wanted), {}
+    settings = {**dict(*live.tree.get("realm", {}).values()), **dict(*wanted.tree.get("realm", {}).values())}
+    unique = not settings.get("duplicateEmailsAllowed")
     for kind, objects in wanted.tree.items():
         for key, fields in objects.items():
             path, old = wanted.paths[kind, key], live.tree.get(kind, {}).get(key)
             found = list(CHECKS[kind](key, wanted.raw[kind, key], fields, old, known)) if kind in CHECKS else []
             if (kind, key) in live.twice:
-                found.append(f"{KINDS[kind].name}: Keycloak has two of this name")
+                found.append(f"{KINDS[kind].name}: Keycloak has two of the name {key}")
             for field in KINDS[kind].fixed if old else ():
                 if field in fields and old.get(field) and not same(fields[field], old[field]):
                     found.append(
@@ -868,7 +874,7 @@ def check(live, wanted):
                     found.append(f"{field}: is not true or false")
             if kind == "client_role" and key.partition(":")[0] not in known.names["client"]:
                 errors.append(f"roles.client.{key.partition(':')[0]}: there is no client {key.partition(':')[0]}")
-            if kind == "user" and fields.get("email") and emails.setdefault(fields["email"], path) != path:
+            if kind == "user" and unique and fields.get("email") and emails.setdefault(fields["email"], path) != path:
                 found.append(f"email: {emails[fields['email']]} has the same")
             errors += [f"{path}.{error}".lstrip(".") for error in found]
     return list(dict.fromkeys(errors))
@@ -897,15 +903,13 @@ GIVEN = {"realm", "user_profile", "scope_mapping"}  # always there, if only empt
 def _applied(declared, live, reference, hashes):
     """Return the live value with masked secrets replaced by the declared ones that were last applied; pure."""
     if isinstance(declared, dict):
-        live = live or {}
+        live = live if isinstance(live, dict) else {}
         told = {
             key: _applied(value, live.get(key), f"{reference}.{key}", hashes)
             for key, value in declared.items()
             if key in live or value in (MASK, [MASK])
         }
-        result = copy.copy(live) if isinstance(live, dict) else {}
-        result.update(told)
-        return result
+        return {**live, **told}
     if declared in (MASK, [MASK]):
         return declared  # "leave it as it is"
     if live in (MASK, [MASK]) and declared and reference in hashes and _matches(declared, hashes[reference]):
@@ -955,8 +959,9 @@ def difference(live, wanted, purge="none", absent=None, gone=()):
         there = live.tree.get(kind, {})
         for key, fields in objects.items():
             old = there.get(key)
-            if old is None and kind not in GIVEN:
-                changes.append(Change("add", kind, key, {}, _unmasked(fields)))
+            if old is None and (kind not in GIVEN or (not live.exists and kind != "scope_mapping")):
+                new = {field: _unmasked(value) for field, value in fields.items() if value is not None}
+                changes.append(Change("add", kind, key, {}, new))
                 continue
             old = old or {}
             if kind in MASKED:
@@ -964,6 +969,8 @@ def difference(live, wanted, purge="none", absent=None, gone=()):
                     **old,
                     **_applied(fields, old, reference(live, kind, key), live.hashes),
                 }
+            if kind == "client" and {**old, **fields}.get("publicClient"):
+                fields = {field: value for field, value in fields.items() if field != "secret"}  # it has none
             if kind == "user":
                 fields, old = _without_password_change(wanted.raw[kind, key], fields, old)
             new = {field: value for field, value in fields.items() if not same(value, old.get(field))}
@@ -988,6 +995,8 @@ REMOVALS = (
     "organization", "user", "federation_mapper", "federation", "component", "identity_provider_mapper",
     "identity_provider", "group", "client_role", "client", "role", "client_scope", "flow",
 )  # fmt: skip
+# what has no attributes for the mark
+LISTED = {"flow", "identity_provider", "identity_provider_mapper", "federation", "federation_mapper", "component"}
 ONLY_OWNED = {"federation_mapper", "component"}  # Keycloak makes some of these itself, and nothing tells which
 
 
@@ -999,7 +1008,7 @@ def built_in(kind, key, raw):
         return True
     if kind == "client" and (raw.get("attributes") or {}).get("realm_client") == "true":
         return True
-    if kind == "user" and (raw.get("federationLink") or raw.get("serviceAccountClientId")):
+    if kind == "user" and (raw.get("federationLink") or key.startswith("service-account-")):
         return True
     return bool(raw.get("builtIn")) or key in BUILT_IN.get(kind, ())
 
@@ -1062,11 +1071,11 @@ def report(changes):
             told[change.label] = {"old": "present", "new": "absent"}
             continue
         entry = told[change.label] = {}
-        if change.action == "add":
+        if change.action == "add" and change.kind not in GIVEN:
             name = re.split(SLASH, change.key)[-1] if change.kind == "group" else change.key.rpartition(":")[2]
             entry[KINDS[change.kind].name] = {"old": None, "new": name}
         for field, value in change.new.items():
-            if change.kind == "flow" and field == "executions":
+            if change.kind == "flow" and field == "authenticationExecutions":
                 old, new = change.old.get(field), value
             elif change.action == "add":
                 old, new = None, render(value)
@@ -1275,7 +1284,13 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
         told.setdefault("components", {})[PROFILE] = [{"config": {"kc.user.profile.config": [json.dumps(profile)]}}]
         known["attribute"] = _allowed_attributes(profile, wanted)
     if "user" in kinds:
-        told["users"] = _read_users(keycloak, told, wanted, everything or purge != "none")
+        told["users"] = _read_users(
+            keycloak,
+            told,
+            wanted,
+            everything or (purge != "none" and "user" in wanted.tree),
+            (absent or {}).get("user", ()),
+        )
     if "organization" in kinds and settings.get("organizationsEnabled"):
         told["organizations"] = _read_organizations(keycloak, wanted, everything)
     known |= _read_known(keycloak, told, wanted)
@@ -1296,7 +1311,7 @@ def _is_marked(raw):
 
 def _allowed_attributes(profile, wanted):
     """Return the names of attributes that a user may have; nothing if that may be any."""
-    declared = wanted.tree.get("user_profile", {}).get("user_profile", {}).get("config") or {}
+    declared = wanted.tree.get("user_profile", {}).get("user_profile", {})
     if {**profile, **declared}.get("unmanagedAttributePolicy") in ("ENABLED", "ADMIN_EDIT"):
         return set()
     if "attributes" in declared:
@@ -1343,11 +1358,12 @@ def _read_organizations(keycloak, wanted, everything):
     return found
 
 
-def _read_users(keycloak, told, wanted, every):
+def _read_users(keycloak, told, wanted, every, absent):
     """Return users with the memberships and role mappings that any of them is declared with."""
     declared = wanted.tree.get("user", {})
-    every = every or len(declared) > FEW
-    fields = {field for entry in declared.values() for field in entry} | ({"attributes"} if not declared else set())
+    names = {*declared, *absent}
+    every = every or len(names) > FEW
+    fields = {field for entry in declared.values() for field in entry} | (set() if names else {"attributes"})
     brief = not fields - {
         "enabled",
         "email",
@@ -1369,7 +1385,7 @@ def _read_users(keycloak, told, wanted, every):
     else:
         found = keycloak.each(
             lambda name: keycloak("GET", "users", username=name, exact=True, briefRepresentation=brief),
-            [name for name in declared if name not in accounts],
+            sorted(names - set(accounts)),
         )
         users = [entry for page in found for entry in page]
     ids = {entry["clientId"]: entry["id"] for entry in told.get("clients") or []}
@@ -1459,7 +1475,6 @@ class _Writer:
         self.keycloak, self.live, self.wanted, self.changes = keycloak, live, wanted, changes
         self.ids = {}
         self.errors = {}  # label -> what Keycloak said
-        self.made = set()  # ids of what was made and has no attributes
         self.order = {kind: {} for kind in KINDS}
         for change in changes:
             if change.action != "remove":
@@ -1582,6 +1597,8 @@ class _Writer:
             owner = change.key.partition(":")[0]
             body["parentId"] = self.id("federation", owner) if kind == "federation_mapper" else self.realm_id()
             body.pop("subComponents", None)
+        if kind == "client_scope":
+            body.setdefault("protocol", "openid-connect")
         if kind == "identity_provider_mapper":
             body["identityProviderAlias"] = change.key.partition(":")[0]
         if kind == "organization":
@@ -1613,7 +1630,7 @@ class _Writer:
 
     def put(self, change):
         """Make or change one object."""
-        kind = change.kind
+        kind, table = change.kind, KINDS[change.kind]
         if kind == "federation_mapper" and change.action == "add":
             # A new federation has mappers of its own at once.
             if there := self.components().get((kind, change.key)):
@@ -1623,9 +1640,10 @@ class _Writer:
         if change.action == "add":
             if kind == "user":
                 body["credentials"] = self.wanted.raw[kind, change.key].get("credentials") or []
+            if account := kind == "user" and self.wanted.raw[kind, change.key].get("serviceAccountClientId"):
+                self.service_account(change, account)
+                return
             made = self.keycloak("POST", self.collection(kind, change.key), body)
-            if not KINDS[kind].marked:
-                self.made.add(made if isinstance(made, str) else made.get("id"))
             if isinstance(made, str) and kind in (
                 "client",
                 "client_scope",
@@ -1635,6 +1653,8 @@ class _Writer:
                 "organization",
             ):
                 self.ids[kind, change.key] = made
+            if again := {field: body[field] for field in AGAIN.get(kind, ()) if body.get(field)}:
+                self.keycloak("PUT", self.item(kind, change.key), {table.name: body[table.name], **again})
         elif any(field not in ASIDE.get(kind, ()) for field in change.new):
             self.keycloak("PUT", self.item(kind, change.key), body)
         for field in ASIDE.get(kind, ()):
@@ -1642,6 +1662,12 @@ class _Writer:
                 change.action == "add" and field in WITH_CREATION.get(kind, ())
             ):  # fmt: skip
                 ASIDE[kind][field](self, change, field)
+
+    def service_account(self, change, client):
+        """Give a service account, which Keycloak has made with its client, what is declared of it."""
+        account = self.keycloak("GET", f"clients/{self.id('client', client)}/service-account-user")
+        self.live.raw["user", change.key] = account
+        self.put(change._replace(action="modify"))
 
     def remove(self, change):
         kind, key = change.kind, change.key
@@ -1685,7 +1711,8 @@ class _Writer:
     def import_client(self, change):
         # A service account and authorization are made only by the single call.
         single = {"serviceAccountsEnabled", "authorizationServicesEnabled", "authorizationSettings"}
-        return None if any(change.new.get(field) for field in single) else self.body(change)
+        key = any(SECRET.fullmatch(name) for name in change.new.get("attributes") or ())
+        return None if key or any(change.new.get(field) for field in single) else self.body(change)
 
     def import_group(self, change):
         if len(re.split(SLASH, change.key)) > 1:
@@ -1704,6 +1731,8 @@ class _Writer:
 
     def import_user(self, change):
         """An imported user has nothing of its own accord, so the default role, groups and actions are told."""
+        if self.wanted.raw["user", change.key].get("serviceAccountClientId"):
+            return None
         roles = [*(change.new.get("realmRoles") or []), default_role({"realm": self.keycloak.realm})]
         body = {
             **self.body(change), **self.newcomers(),
@@ -1872,7 +1901,7 @@ class _Writer:
 
     def profile(self, change):
         live = self.keycloak("GET", "users/profile")
-        self.put_profile({**live, **render(change.new["config"])})
+        self.put_profile({**live, **render({field: merged(None, value) for field, value in change.new.items()})})
 
     def put_profile(self, document):
         listed = [entry for entry in document.get("attributes") or [] if entry["name"] != MARK]
@@ -1919,9 +1948,6 @@ class _Writer:
             self.rebind(raw["id"], new, change.key)
             self.remove_flow(raw["id"])
             self.rename(change.key, wanted, new)
-            self.made.add(new) if raw["id"] in self.live.ledger else None
-        else:
-            self.made.add(new)
         self.ids["flow", change.key] = new
 
     def clear_unfinished(self):
@@ -1935,7 +1961,7 @@ class _Writer:
             "alias": alias + suffix, "description": flow.get("description") or "", "providerId": flow["providerId"],
             "topLevel": top, "builtIn": False,
         })  # fmt: skip
-        for priority, entry in enumerate(flow["executions"]):
+        for priority, entry in enumerate(flow["authenticationExecutions"]):
             execution = {"parentFlow": made, "requirement": entry["requirement"], "priority": priority * 10 + 10,
                          "authenticatorFlow": "flow" in entry}  # fmt: skip
             if "authenticator" in entry:
@@ -1987,7 +2013,7 @@ class _Writer:
         """Change requirements and configurations of a built-in flow in place."""
         path = f"authentication/flows/{quote(alias, safe='')}/executions"
         live = self.keycloak("GET", path)
-        for entry, step in zip(_executions(wanted["executions"]), live, strict=True):
+        for entry, step in zip(_executions(wanted["authenticationExecutions"]), live, strict=True):
             if entry["requirement"] != step["requirement"]:
                 self.keycloak("PUT", path, {**step, "requirement": entry["requirement"]})
             if "config" in entry and not step.get("authenticationConfig"):
@@ -1997,7 +2023,7 @@ class _Writer:
                 self.keycloak("PUT", config, {"id": step["authenticationConfig"], **entry["config"]})
 
 
-UNFINISHED = " (unfinished, salt)"
+UNFINISHED = "-unfinished-by-salt"
 MARK_ATTRIBUTE = {
     "name": MARK, "displayName": "Managed by", "multivalued": False, "validations": {}, "annotations": {},
     "permissions": {"view": ["admin"], "edit": ["admin"]},
@@ -2023,6 +2049,8 @@ ASIDE = {
 WITH_CREATION = {  # those that a new object can bring along
     "client": {"defaultClientScopes", "optionalClientScopes"}, "client_scope": {"protocolMappers"},
 }  # fmt: skip
+# What Keycloak sets itself when it makes an object, whatever it is told: a SAML client's key, default actions.
+AGAIN = {"client": ("attributes",), "user": ("requiredActions",)}
 LATER = {"role", "client_role"}  # whose fields aside have a pass of their own
 IMPORTS = {
     "role": _Writer.import_role, "client_role": _Writer.import_role, "client": _Writer.import_client,
@@ -2075,18 +2103,21 @@ def declare(live, realm):
         marks = {MARK, LEDGER, HASHES}
         return {k: stripped(v) for k, v in value.items() if k not in UNTOLD and k not in marks and v not in (None, {})}
 
-    told = stripped(live.told)
+    users = [entry for entry in live.told.get("users") or [] if not entry.get("federationLink")]
+    told = stripped({**live.told, "users": users})
     for entry in told.get("clients") or []:
-        if entry.get("secret"):
-            entry["secret"] = MASK
+        for fields in (entry, entry.get("attributes") or {}):
+            fields.update(
+                {key: MASK for key, value in fields.items() if SECRET.fullmatch(key) and isinstance(value, str)}
+            )
         if entry["clientId"] in BUILT_IN["client"]:  # these have the realm's name in them
             for field in ("baseUrl", "redirectUris"):
                 if f"/{realm}/" in json.dumps(entry.get(field, "")):
                     del entry[field]
     for entry in told.get("components", {}).get(PROFILE, ()):
-        document = render(_profile(entry["config"]["kc.user.profile.config"]))
+        document = json.loads(entry["config"]["kc.user.profile.config"][0])
+        document["attributes"] = [entry for entry in document["attributes"] if entry["name"] != MARK]
         entry["config"]["kc.user.profile.config"] = [json.dumps(document, sort_keys=True)]
-    told["users"] = [entry for entry in told.get("users") or [] if not entry.get("federationLink")]
     return told
 
 
@@ -2152,7 +2183,13 @@ class _Plan:
                 masked = live.tree.get(change.kind, {}).get(change.key, {})
                 secrets |= _masked_leaves(change.new, masked, reference(live, change.kind, change.key))
         hashes = {**live.hashes, **{ref: _hash(value) for ref, value in secrets.items()}}
-        ledger = sorted({*live.ledger, *filter(None, writer.made)})
+        # A flow that was built anew has another id.
+        refs = {
+            (c.kind, c.key)
+            for c in writer.changes
+            if c.kind in LISTED and (c.action == "add" or (c.kind, c.key) in self.live.owned)
+        } & set(live.raw)
+        ledger = sorted({*live.ledger, *(reference(live, *ref) for ref in refs)})
         if (hashes, ledger) != (live.hashes, sorted(live.ledger)):
             raw = self.keycloak("GET", "")["attributes"]
             attributes = {**raw, LEDGER: json.dumps(ledger), HASHES: json.dumps(hashes)}
@@ -2225,7 +2262,7 @@ def apply(realm, representation, purge="none", purge_limit=None, force=False, co
     if plan.changes or not plan.live.exists:
         errors = plan.write()
         left = report(plan.difference())
-        for label, words in errors.items():
+        for label in errors:
             if label in left:
                 told.pop(label, None)
         for label in left:

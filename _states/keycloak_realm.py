@@ -4,7 +4,8 @@ Keep a Keycloak realm as declared.
 :func:`managed` takes a whole realm, or any part of one. The others take one object. All go through the
 difference engine of the execution module ``keycloak_realm``, which describes the declared form, ownership,
 purging and secrets. Each takes ``connection`` as :func:`managed` does; ``fields`` are those of Keycloak's
-representation of the object. A field that is left out is left alone, ``null`` clears it.
+representation of the object, but for a field ``name`` beside the one that names the object: that is given as
+``display_name``. A field that is left out is left alone, ``null`` clears it.
 """
 
 import copy
@@ -351,9 +352,12 @@ def organization_absent(name, realm, connection=None):
     return _absent(name, realm, connection, "organization")
 
 
-def _present(name, realm, connection, part, identity, fields):
+def _present(name, realm, connection, part, identity, fields):  # noqa: PLR0917
     """Declare a realm in which there is just this."""
-    declared = [{**identity, **copy.deepcopy(salt.utils.args.clean_kwargs(**fields))}]
+    fields = copy.deepcopy(salt.utils.args.clean_kwargs(**fields))
+    if "display_name" in fields:
+        fields["name"] = fields.pop("display_name")
+    declared = [{**identity, **fields}]
     words = part.split(".", 2) if part.startswith("roles") else part.split(".", 1)
     for word in reversed(words):
         declared = {word: declared}
