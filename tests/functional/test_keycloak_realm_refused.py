@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.functional.keycloak import ADMIN, ADMIN_PASSWORD, SALT, SALT_SECRET, calls, writes
+from tests.functional.keycloak import ADMIN, ADMIN_PASSWORD, SALT, SALT_SECRET, calls
 from tests.functional.realm_objects import (
     APP,
     DIRECT,
