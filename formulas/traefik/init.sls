@@ -33,7 +33,9 @@ Traefik's user exists:
     - createhome: false
     - shell: /usr/sbin/nologin
 
-{{ certificate("traefik", group="traefik", user={"user": "Traefik's user exists"}) }}
+{# Traefik asks nobody for a certificate that it has one for. #}
+{% set names = master_names | reject("equalto", pillar.cluster.public_name) | list if source == "acme" else master_names %}
+{{ certificate("traefik", group="traefik", user={"user": "Traefik's user exists"}, names=names) }}
 
 {% if source == "files" %}
 # Refused, and the one in use kept, unless it is fit for the front door.
