@@ -11,9 +11,5 @@ Realm is as declared:
     - purge: {{ realm.purge }}
     - purge_limit: {{ realm.purge_limit | json }}
     - force: {{ realm.force }}
-    - connection:
-        url: http://127.0.0.1:8080/auth
-        client_id: salt
-        client_secret_file: /etc/keycloak/salt.secret
     - require:
       - cmd: Salt may administer Keycloak

@@ -20,9 +20,11 @@ import yaml
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
 #: What :func:`ext_pillar` adds.
-ADDED = ("roles", "members")
+ADDED = ("roles", "members", "keycloak_realm")
 #: Where Slurm's own entries are used without being declared.
 BUILT_IN_ACCOUNTS, BUILT_IN_QOS = {"root"}, {"normal"}
+#: Where Keycloak listens on the master (formulas/keycloak).
+KEYCLOAK = "http://127.0.0.1:8080/auth"
 ID_RANGE = {"min": 10000, "max": 60000}
 #: What an error of these kinds is in cannot be compared with the rest.
 MISSHAPEN = {"type", "required", "format"}
@@ -46,7 +48,8 @@ def ext_pillar(minion_id, pillar):
 
     Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``), the
     minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
-    and every node of the pillar whose minion key is accepted. ``{}`` for an id that is not listed. Raises
+    and every node of the pillar whose minion key is accepted; and ``keycloak_realm``, how the module of that
+    name reaches Keycloak. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
     """
     cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
@@ -64,6 +67,11 @@ def ext_pillar(minion_id, pillar):
     added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
     if minion_id == master:
         added["members"] = members(pillar, accepted_keys(__opts__["pki_dir"]))
+        added["keycloak_realm"] = {
+            "url": KEYCLOAK,
+            "client_id": "salt",
+            "client_secret": pillar.get("secrets", {}).get("keycloak_salt_secret"),
+        }
     return added
 
 
