@@ -605,7 +605,8 @@ def _flows(representation, errors):
         if entry.get("topLevel", alias not in below):
             yield "flow", path, {
                 "description": entry.get("description"), "providerId": entry.get("providerId") or "basic-flow",
-                "authenticationExecutions": executions(path, entry, {alias}), "id": entry.get("id"), "builtIn": entry.get("builtIn"),
+                "authenticationExecutions": executions(path, entry, {alias}),
+                "id": entry.get("id"), "builtIn": entry.get("builtIn"),
             }, alias  # fmt: skip
 
 
@@ -645,6 +646,9 @@ def flatten(representation, declared=True):
         objects[key] = _canonical(kind, entry, path, errors)
     for kind, table in KINDS.items():
         # An empty list declares that there are none.
+        federations = _part(representation, "components", errors).get(FEDERATION)
+        if kind == "federation" and federations == []:
+            tree.setdefault(kind, {})
         if representation.get(table.part) == [] or (kind == "role" and _roles_part(representation).get("realm") == []):
             tree.setdefault(kind, {})
     if declared and errors:
@@ -734,10 +738,10 @@ def _check_client(key, raw, fields, old, known):
         yield from known.missing(field, raw.get(field), "client_scope")
     whole = {**(old or {}), **fields}
     browser = whole.get("standardFlowEnabled", True) and not whole.get("bearerOnly")
-    if whole.get("protocol", "openid-connect") == "openid-connect" and browser and not whole.get("redirectUris"):
-        if old is None or "redirectUris" in fields or "standardFlowEnabled" in fields:
-            if key not in BUILT_IN["client"]:
-                yield "redirectUris: is missing, and without one nobody can log in (or standardFlowEnabled: false)"
+    oidc = whole.get("protocol", "openid-connect") == "openid-connect"
+    said = old is None or {"redirectUris", "standardFlowEnabled"} & set(fields)
+    if oidc and browser and said and not whole.get("redirectUris") and key not in BUILT_IN["client"]:
+        yield "redirectUris: is missing, and without one nobody can log in (or standardFlowEnabled: false)"
     for name, flow in (fields.get("authenticationFlowBindingOverrides") or {}).items():
         if flow and flow not in known.names["flow"]:
             yield f"authenticationFlowBindingOverrides.{name}: there is no flow {flow}"
@@ -777,7 +781,13 @@ def _check_user(key, raw, fields, old, known):
         yield from known.missing("requiredActions", raw.get("requiredActions"), "required_action", actions)
     for name in fields.get("attributes") or {} if known.live.known.get("attribute") else ():
         if name not in known.live.known["attribute"]:
-            yield f"attributes.{name}: the user profile has no such attribute, and no unmanagedAttributePolicy allows it"
+            yield f"attributes.{name}: the user profile neither has it nor allows what it does not have"
+    for name, limits in known.live.known.get("length", {}).items() if old is None else ():
+        value = key if name == "username" else fields.get(name)
+        if value and not int(limits.get("min", 0)) <= len(value) <= int(limits.get("max", 2048)):
+            yield f"{name}: is shorter or longer than the user profile allows ({json.dumps(limits)})"
+    if fields.get("email") and not re.fullmatch(r"[^@\s]+@[^@\s]+", fields["email"]):
+        yield "email: is not an address"
     for number, credential in enumerate(raw.get("credentials") or []):
         if not isinstance(credential, dict) or not credential.get("type"):
             yield f"credentials[{number}]: is not a mapping with a type"
@@ -963,31 +973,26 @@ def difference(live, wanted, purge="none", absent=None, gone=()):
                 new = {field: _unmasked(value) for field, value in fields.items() if value is not None}
                 changes.append(Change("add", kind, key, {}, new))
                 continue
-            old = old or {}
+            declared, there_now = _comparable(kind, wanted.raw[kind, key], fields, old or {})
             if kind in MASKED:
-                old = {
-                    **old,
-                    **_applied(fields, old, reference(live, kind, key), live.hashes),
-                }
-            if kind == "client" and {**old, **fields}.get("publicClient"):
-                fields = {field: value for field, value in fields.items() if field != "secret"}  # it has none
-            if kind == "user":
-                fields, old = _without_password_change(wanted.raw[kind, key], fields, old)
-            new = {field: value for field, value in fields.items() if not same(value, old.get(field))}
+                there_now |= _applied(declared, there_now, reference(live, kind, key), live.hashes)
+            new = {field: value for field, value in declared.items() if not same(value, there_now.get(field))}
             if new:
-                changes.append(Change("modify", kind, key, {field: old.get(field) for field in new}, new))
+                changes.append(Change("modify", kind, key, {field: there_now.get(field) for field in new}, new))
     return changes + _removals(live, wanted, purge, absent or {})
 
 
-def _without_password_change(raw, fields, old):
-    """Leave out the action that a temporary password brings, and that is gone when the user has followed it."""
-    if "requiredActions" not in fields or not any(entry.get("temporary") for entry in raw.get("credentials") or []):
-        return fields, old
-    without = [
-        {**entry, "requiredActions": [a for a in entry.get("requiredActions") or [] if a != "UPDATE_PASSWORD"]}
-        for entry in (fields, old)
-    ]
-    return without[0], without[1]
+def _comparable(kind, raw, fields, old):
+    """Leave out of both sides what cannot be compared."""
+    if kind == "client" and {**old, **fields}.get("publicClient"):  # has no secret
+        fields = {field: value for field, value in fields.items() if field != "secret"}
+    if "requiredActions" in fields and any(entry.get("temporary") for entry in raw.get("credentials") or []):
+        # A temporary password brings this action, and it is gone when the user has followed it.
+        fields, old = (
+            {**side, "requiredActions": [a for a in side.get("requiredActions") or [] if a != "UPDATE_PASSWORD"]}
+            for side in (fields, old)
+        )
+    return fields, dict(old)
 
 
 # what is removed first
@@ -995,6 +1000,8 @@ REMOVALS = (
     "organization", "user", "federation_mapper", "federation", "component", "identity_provider_mapper",
     "identity_provider", "group", "client_role", "client", "role", "client_scope", "flow",
 )  # fmt: skip
+# whose names begin with that of what they belong to
+BELOW = {"client": "client_role", "identity_provider": "identity_provider_mapper", "federation": "federation_mapper"}
 # what has no attributes for the mark
 LISTED = {"flow", "identity_provider", "identity_provider_mapper", "federation", "federation_mapper", "component"}
 ONLY_OWNED = {"federation_mapper", "component"}  # Keycloak makes some of these itself, and nothing tells which
@@ -1030,8 +1037,8 @@ def _removals(live, wanted, purge, absent):
     staying = (set(live.tree.get("group", ())) | set(wanted.tree.get("group", ()))) - gone["group"]
     above = {"/".join(words[:n]) for words in (re.split(SLASH, key) for key in staying) for n in range(1, len(words))}
     gone["group"] -= above - set(absent.get("group", ()))
-    for kind, owner in (("client_role", "client"), ("identity_provider_mapper", "identity_provider"),
-                        ("federation_mapper", "federation")):  # fmt: skip
+    for owner, kind in BELOW.items():  # what something is declared of stays, and the rest goes with it
+        gone[owner] -= {key.partition(":")[0] for key in wanted.tree.get(kind, ())} - set(absent.get(owner, ()))
         gone[kind] = {key for key in gone[kind] if key.partition(":")[0] not in gone[owner]}
     return [
         Change("remove", kind, key, {}, {})
@@ -1040,10 +1047,8 @@ def _removals(live, wanted, purge, absent):
     ]
 
 
-def guard(changes, live, wanted, purge, purge_limit, force, absent=None):
+def guard(changes, live, wanted, purge_limit=None, absent=None):
     """Raise CommandExecutionError if more would be removed than ``purge_limit`` allows; pure."""
-    if force or purge == "none":
-        return
     limit = {**PURGE_LIMIT, **(purge_limit or {})}
     for kind in REMOVALS:
         count = sum(
@@ -1279,18 +1284,16 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
         overrides = entry.get("authenticationFlowBindingOverrides") or {}
         entry["authenticationFlowBindingOverrides"] = {name: flows.get(flow, flow) for name, flow in overrides.items()}
     known, attributes = {}, any("attributes" in fields for fields in wanted.tree.get("user", {}).values())
-    if "user_profile" in kinds or attributes:
+    if "user_profile" in kinds or wanted.tree.get("user"):
         profile = keycloak("GET", "users/profile")
         told.setdefault("components", {})[PROFILE] = [{"config": {"kc.user.profile.config": [json.dumps(profile)]}}]
-        known["attribute"] = _allowed_attributes(profile, wanted)
+        known["attribute"] = _allowed_attributes(profile, wanted) if attributes else set()
+        lengths = {entry["name"]: (entry.get("validations") or {}).get("length") for entry in profile["attributes"]}
+        known["length"] = {name: limits for name, limits in lengths.items() if limits}
     if "user" in kinds:
-        told["users"] = _read_users(
-            keycloak,
-            told,
-            wanted,
-            everything or (purge != "none" and "user" in wanted.tree),
-            (absent or {}).get("user", ()),
-        )
+        names = {*wanted.tree.get("user", ()), *(absent or {}).get("user", ())}
+        every = everything or (purge != "none" and "user" in wanted.tree)
+        told["users"] = _read_users(keycloak, told, wanted, names, every)
     if "organization" in kinds and settings.get("organizationsEnabled"):
         told["organizations"] = _read_organizations(keycloak, wanted, everything)
     known |= _read_known(keycloak, told, wanted)
@@ -1358,105 +1361,90 @@ def _read_organizations(keycloak, wanted, everything):
     return found
 
 
-def _read_users(keycloak, told, wanted, every, absent):
-    """Return users with the memberships and role mappings that any of them is declared with."""
+BRIEF = {"enabled", "email", "emailVerified", "firstName", "lastName", "groups", "realmRoles", "clientRoles"}
+
+
+def _read_users(keycloak, told, wanted, names, every):
+    """Return users, with the memberships and role mappings that any of them is declared with."""
     declared = wanted.tree.get("user", {})
-    names = {*declared, *absent}
-    every = every or len(names) > FEW
-    fields = {field for entry in declared.values() for field in entry} | (set() if names else {"attributes"})
-    brief = not fields - {
-        "enabled",
-        "email",
-        "emailVerified",
-        "firstName",
-        "lastName",
-        "groups",
-        "realmRoles",
-        "clientRoles",
-    }
-    size = PAGE if brief else SMALL_PAGE
-    accounts = {
-        key: wanted.raw["user", key]["serviceAccountClientId"]
-        for key in declared
-        if wanted.raw["user", key].get("serviceAccountClientId")
-    }
-    if every:
-        users = keycloak.pages("users", size, briefRepresentation=brief)
+    brief = bool(names) and all(field in BRIEF for entry in declared.values() for field in entry)
+    accounts = {key: wanted.raw["user", key].get("serviceAccountClientId") for key in declared}
+    accounts = {key: client for key, client in accounts.items() if client}
+    if every or len(names) > FEW:
+        users = keycloak.pages("users", PAGE if brief else SMALL_PAGE, briefRepresentation=brief)
     else:
-        found = keycloak.each(
+        pages = keycloak.each(
             lambda name: keycloak("GET", "users", username=name, exact=True, briefRepresentation=brief),
             sorted(names - set(accounts)),
         )
-        users = [entry for page in found for entry in page]
+        users = [entry for page in pages for entry in page]
     ids = {entry["clientId"]: entry["id"] for entry in told.get("clients") or []}
-    for client in accounts.values():
-        if account := client in ids and keycloak("GET", f"clients/{ids[client]}/service-account-user", missing=True):
+    for client in set(accounts.values()) & set(ids):
+        if account := keycloak("GET", f"clients/{ids[client]}/service-account-user", missing=True):
             users.append({**account, "serviceAccountClientId": client})
     with_roles = {name.partition(":")[0] for name in wanted.tree.get("client_role", ())}
     _read_memberships(keycloak, told, declared, users, ids, with_roles)
     return users
 
 
-def _read_memberships(keycloak, told, declared, users, ids, roles_declared):
-    """Put groups, realmRoles and clientRoles into the users that are declared with them."""
+def _read_memberships(keycloak, told, declared, users, ids, roles_of):  # noqa: PLR0917
+    """
+    Put groups, realmRoles and clientRoles into the users that are declared with them (nobody declared: into
+    all), asking for each group or role, or for each user, whichever is fewer.
+    """
 
     def concerned(*fields):
-        return [u for u in users if not declared or any(f in declared.get(u["username"], ()) for f in fields)]
+        return {u["id"]: u for u in users if not declared or any(f in declared.get(u["username"], ()) for f in fields)}
 
-    by_id = {user["id"]: user for user in users}
-    groups = list(_with_paths(told.get("groups") or []))
-    if members := concerned("groups"):
-        for user in members:
-            user["groups"] = []
-        if len(groups) <= len(members):
-            for group, page in zip(groups, keycloak.each(
-                lambda g: keycloak.pages(f"groups/{g['id']}/members", PAGE, briefRepresentation=True), groups
-            ), strict=True):  # fmt: skip
-                for entry in page:
-                    if entry["id"] in by_id:
-                        by_id[entry["id"]].setdefault("groups", []).append(group["path"])
-        else:
-            for user, page in zip(members, keycloak.each(
-                lambda u: keycloak.pages(f"users/{u['id']}/groups", PAGE, briefRepresentation=True), members
-            ), strict=True):  # fmt: skip
-                user["groups"] = [entry["path"] for entry in page]
-    holders = concerned("realmRoles", "clientRoles")
+    members, holders = concerned("groups"), concerned("realmRoles", "clientRoles")
     in_play = {client for fields in declared.values() for client in fields.get("clientRoles") or ()}
-    if any("clientRoles" in fields for fields in declared.values()):
-        in_play |= roles_declared
-    if not declared:
-        in_play = set(ids)
-    listed = [("", entry) for entry in told["roles"]["realm"] if not entry["name"].startswith(DEFAULT_ROLE)]
-    for client, roles in (told["roles"].get("client") or {}).items():
-        listed += [(client, entry) for entry in roles] if client in in_play else []
-    for user in holders:
+    in_play |= roles_of if any("clientRoles" in fields for fields in declared.values()) else set()
+    if members:
+        _read_groups(keycloak, list(_with_paths(told.get("groups") or [])), members)
+    if holders:
+        _read_roles(keycloak, told["roles"], holders, {c: ids[c] for c in (in_play if declared else ids) if c in ids})
+
+
+def _read_groups(keycloak, groups, members):
+    for user in members.values():
+        user["groups"] = []
+    if len(groups) > len(members):
+        paths = [f"users/{user}/groups" for user in members]
+        for user, page in zip(members.values(), _each_page(keycloak, paths), strict=True):
+            user["groups"] = [entry["path"] for entry in page]
+        return
+    for group, page in zip(groups, _each_page(keycloak, [f"groups/{g['id']}/members" for g in groups]), strict=True):
+        for entry in page:
+            if entry["id"] in members:
+                members[entry["id"]]["groups"].append(group["path"])
+
+
+def _each_page(keycloak, paths):
+    return keycloak.each(lambda path: keycloak.pages(path, PAGE, briefRepresentation=True), paths)
+
+
+def _read_roles(keycloak, roles, holders, clients):
+    """``clients``: ids of the clients whose roles are of interest."""
+    for user in holders.values():
         user["realmRoles"], user["clientRoles"] = [], {}
-    if not holders:
+    listed = [(None, entry["name"]) for entry in roles["realm"] if not entry["name"].startswith(DEFAULT_ROLE)]
+    listed += [(client, entry["name"]) for client in clients for entry in roles.get("client", {}).get(client) or []]
+    if len(listed) > len(holders):
+        found = keycloak.each(lambda user: keycloak("GET", f"users/{user}/role-mappings"), holders)
+        for user, mappings in zip(holders.values(), found, strict=True):
+            user["realmRoles"] = [entry["name"] for entry in mappings.get("realmMappings") or []]
+            for client, entry in (mappings.get("clientMappings") or {}).items():
+                if client in clients:
+                    user["clientRoles"][client] = [role["name"] for role in entry["mappings"]]
         return
-    if len(listed) <= len(holders):
-
-        def of(role):
-            client, entry = role
-            path = f"clients/{ids[client]}/roles" if client else "roles"
-            return keycloak.pages(f"{path}/{quote(entry['name'], safe='')}/users", PAGE, briefRepresentation=True)
-
-        concerned_ids = {user["id"] for user in holders}
-        for (client, entry), page in zip(listed, keycloak.each(of, listed), strict=True):
-            for found in page:
-                if found["id"] in concerned_ids:
-                    user = by_id[found["id"]]
-                    names = user["clientRoles"].setdefault(client, []) if client else user["realmRoles"]
-                    names.append(entry["name"])
-        return
-    for user, found in zip(holders, keycloak.each(
-        lambda u: keycloak("GET", f"users/{u['id']}/role-mappings"), holders
-    ), strict=True):  # fmt: skip
-        user["realmRoles"] = [entry["name"] for entry in found.get("realmMappings") or []]
-        user["clientRoles"] = {
-            client: [entry["name"] for entry in entry["mappings"]]
-            for client, entry in (found.get("clientMappings") or {}).items()
-            if client in in_play
-        }
+    paths = [
+        (f"clients/{clients[client]}/roles" if client else "roles") + f"/{quote(name, safe='')}/users"
+        for client, name in listed
+    ]
+    for (client, name), page in zip(listed, _each_page(keycloak, paths), strict=True):
+        for entry in page:
+            if user := holders.get(entry["id"]):
+                (user["clientRoles"].setdefault(client, []) if client else user["realmRoles"]).append(name)
 
 
 def _with_paths(groups):
@@ -1518,21 +1506,17 @@ class _Writer:
     def find(self, kind, key):
         get = self.keycloak
         owner, _, name = key.partition(":")
-        if kind == "client":
-            return next(iter(get("GET", "clients", clientId=key)), None)
-        if kind == "client_scope":
-            return next((entry for entry in get("GET", "client-scopes") if entry["name"] == key), None)
-        if kind == "role":
-            return get("GET", f"roles/{quote(key, safe='')}", missing=True)
-        if kind == "client_role":
-            return get("GET", f"clients/{self.id('client', owner)}/roles/{quote(name, safe='')}", missing=True)
-        if kind == "group":
-            return get("GET", f"group-by-path/{quote(key, safe='/~')}", missing=True)
-        if kind == "user":
-            return next(iter(get("GET", "users", username=key, exact=True)), None)
-        if kind in ("federation", "federation_mapper"):
-            return self.components().get((kind, key))
-        return None
+        lookups = {
+            "client": lambda: next(iter(get("GET", "clients", clientId=key)), None),
+            "client_scope": lambda: next((x for x in get("GET", "client-scopes") if x["name"] == key), None),
+            "role": lambda: get("GET", f"roles/{quote(key, safe='')}", missing=True),
+            "client_role": lambda: get(
+                "GET", f"clients/{self.id('client', owner)}/roles/{quote(name, safe='')}", missing=True
+            ),
+            "group": lambda: get("GET", f"group-by-path/{quote(key, safe='/~')}", missing=True),
+            "user": lambda: next(iter(get("GET", "users", username=key, exact=True)), None),
+        }
+        return lookups[kind]() if kind in lookups else self.components().get((kind, key))
 
     def components(self):
         found = self.keycloak("GET", "components")
@@ -1631,11 +1615,11 @@ class _Writer:
     def put(self, change):
         """Make or change one object."""
         kind, table = change.kind, KINDS[change.kind]
-        if kind == "federation_mapper" and change.action == "add":
-            # A new federation has mappers of its own at once.
-            if there := self.components().get((kind, change.key)):
-                self.live.raw[kind, change.key] = there
-                change = change._replace(action="modify")
+        new_mapper = kind == "federation_mapper" and change.action == "add"
+        # A new federation has mappers of its own at once.
+        if there := new_mapper and self.components().get((kind, change.key)):
+            self.live.raw[kind, change.key] = there
+            change = change._replace(action="modify")
         body = self.body(change)
         if change.action == "add":
             if kind == "user":
@@ -1699,11 +1683,7 @@ class _Writer:
             done |= set(chunk)
         if kind == "group":
             done |= {key for key in self.order[kind] if re.split(SLASH, key)[0] in done}
-        left = [change for change in changes if change.key not in done]
-        for change in changes:
-            if change.key in done and kind in ("role", "client_role"):
-                continue
-        return left
+        return [change for change in changes if change.key not in done]
 
     def import_role(self, change):
         return self.body(change)
@@ -1726,21 +1706,21 @@ class _Writer:
                 if change.action == "add" and len(words := re.split(SLASH, below)) > 1:
                     self.children["/".join(words[:-1])].append(below)
         change = self.order["group"][key]
-        return {**self.body(change), **{f: render(change.new[f]) for f in ("realmRoles", "clientRoles") if f in change.new},
-                "path": f"/{key}", "subGroups": [self.subtree(below) for below in self.children[key]]}  # fmt: skip
+        roles = {field: render(change.new[field]) for field in ("realmRoles", "clientRoles") if field in change.new}
+        below = [self.subtree(below) for below in self.children[key]]
+        return {**self.body(change), **roles, "path": f"/{key}", "subGroups": below}
 
     def import_user(self, change):
         """An imported user has nothing of its own accord, so the default role, groups and actions are told."""
         if self.wanted.raw["user", change.key].get("serviceAccountClientId"):
             return None
         roles = [*(change.new.get("realmRoles") or []), default_role({"realm": self.keycloak.realm})]
-        body = {
+        return {
             **self.body(change), **self.newcomers(),
             **{field: change.new[field] for field in ("groups", "requiredActions") if field in change.new},
             "realmRoles": roles, "clientRoles": render(change.new.get("clientRoles") or {}),
             "credentials": self.wanted.raw["user", change.key].get("credentials") or [],
         }  # fmt: skip
-        return body
 
     def newcomers(self):
         if not hasattr(self, "_newcomers"):
@@ -1853,9 +1833,13 @@ class _Writer:
     # -- the realm -----------------------------------------------------------------------------------
 
     def settings(self, change):
-        early = {field: value for field, value in change.new.items() if field not in ASIDE["realm"]}
+        early = {field for field in change.new if field not in ASIDE["realm"]}
         if early:
-            self.keycloak("PUT", "", self.body(change))
+            # Keycloak takes a policy as a whole.
+            whole = [prefix for prefix in POLICIES if any(field.startswith(prefix) for field in early)]
+            raw = self.live.raw["realm", change.key]
+            policies = {field: raw[field] for field in raw if field.startswith(tuple(whole))} if whole else {}
+            self.keycloak("PUT", "", {**policies, **self.body(change)})
 
     def late_settings(self, change):
         for field, write in ASIDE["realm"].items():
@@ -2028,6 +2012,7 @@ MARK_ATTRIBUTE = {
     "name": MARK, "displayName": "Managed by", "multivalued": False, "validations": {}, "annotations": {},
     "permissions": {"view": ["admin"], "edit": ["admin"]},
 }  # fmt: skip
+POLICIES = ("otpPolicy", "webAuthnPolicy")
 # Fields that the object's own path does not take, and how they are written.
 ASIDE = {
     "realm": {
@@ -2136,7 +2121,7 @@ class _Plan:
             raise CommandExecutionError("purge_limit is {count: number of objects, share: 0 to 1}")
         self.representation = {**copy.deepcopy(representation), "realm": realm}
         self.wanted = flatten(self.representation)
-        self.purge, self.limit, self.force = purge, purge_limit, force
+        self.purge = purge
         self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
         self.keycloak = Keycloak(realm, connection or __salt__["config.get"]("keycloak_realm") or {})
         self.notes = []
@@ -2144,7 +2129,8 @@ class _Plan:
         if errors := check(self.live, self.wanted):
             raise _refusal(self.representation, errors)
         self.changes = self.difference()
-        guard(self.changes, self.live, self.wanted, purge, purge_limit, force, self.absent)
+        if not force:
+            guard(self.changes, self.live, self.wanted, purge_limit, self.absent)
 
     def read(self):
         return read(self.keycloak, self.wanted, self.purge, self.absent)
