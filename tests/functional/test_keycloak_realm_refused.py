@@ -247,7 +247,7 @@ def test_an_apply_that_was_cut_off_is_finished_by_the_next(realm):
         {"clients": [{**APP, "clientId": f"c{number}", "protocolMappers": [mapper("m", "x")]} for number in range(40)]},
         {
             "users": [
-                person(f"user{number}", groups=[f"/g{number % 40}"], **password("Initial-1")) for number in range(400)
+                person(f"user{number}", groups=[f"/g{number % 40}"], **password("Initial-1")) for number in range(150)
             ]
         },
     )
@@ -268,7 +268,7 @@ def test_an_apply_that_was_cut_off_is_finished_by_the_next(realm):
     finally:
         keycloak.serve()
     assert realm.managed(declared)
-    assert {f"user{number}" for number in range(400)} <= listed("users?max=1000", "username")(realm)
+    assert {f"user{number}" for number in range(150)} <= listed("users?max=1000", "username")(realm)
     realm.apply({"clients": [*declared["clients"], DIRECT]})
-    for number in (0, 200, 399):
+    for number in (0, 75, 149):
         login(realm, f"user{number}", "Initial-1")
