@@ -73,7 +73,7 @@ Keycloak's data directory exists:
 
 {{ database("keycloak", "/etc/keycloak/database.password") }}
 
-{% for program in ("qhub-keycloak-access", "qhub-keycloak-upgrade") %}
+{% for program in ("qhub-keycloak", "qhub-keycloak-upgrade") %}
 {{ program }} is installed:
   file.managed:
     - name: /usr/local/sbin/{{ program }}
@@ -150,16 +150,16 @@ Keycloak is running:
 
 Keycloak is ready:
   cmd.run:
-    - name: qhub-keycloak-access wait {{ keycloak.start_timeout }}
-    - unless: qhub-keycloak-access wait 0
+    - name: qhub-keycloak wait {{ keycloak.start_timeout }}
+    - unless: qhub-keycloak wait 0
     - require:
       - service: Keycloak is running
-      - file: qhub-keycloak-access is installed
+      - file: qhub-keycloak is installed
 
 Salt may administer Keycloak:
   cmd.run:
-    - name: qhub-keycloak-access grant {{ pillar.realm.name }}
-    - unless: qhub-keycloak-access check {{ pillar.realm.name }}
+    - name: qhub-keycloak grant {{ pillar.realm.name }}
+    - unless: qhub-keycloak check {{ pillar.realm.name }}
     - require:
       - cmd: Keycloak is ready
       - file: Salt's secret in Keycloak is in place

@@ -4,6 +4,12 @@
 include:
   - keycloak
 
+Realm that people get their passwords in is known:
+  file.managed:
+    - name: /etc/keycloak/people.json
+    - contents: {{ {"realm": realm.name, "address": "https://" ~ pillar.cluster.public_name ~ "/auth/realms/" ~ realm.name ~ "/account/"} | json | json }}
+    - mode: '0644'
+
 Realm is as declared:
   keycloak_realm.managed:
     - name: {{ realm.name }}

@@ -15,6 +15,9 @@ include:
   - slurm.controller
   - slurm.accounting
   - traefik
+  - postgresql
+  - keycloak
+  - keycloak.realm
   - node_exporter
 
 # A whole highstate knows all routes and all openings that there are.

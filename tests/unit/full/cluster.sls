@@ -51,3 +51,10 @@ slurm:
   gpu_autodetect: nvml
   prolog: {10-scratch: "#!/bin/sh\nmkdir -p /scratch/$SLURM_JOB_ID\n"}
   epilog: {10-scratch: "#!/bin/sh\nrm -rf /scratch/$SLURM_JOB_ID\n"}
+postgresql: {config: {max_connections: 200, ssl: null}}
+keycloak:
+  master_realm_outside: true
+  memory: 2048
+  heap: 1024
+  backups: {keep: 5}
+  config: {features: passkeys, log-level: null}
