@@ -602,6 +602,8 @@ def _flows(representation, errors):
 
     for path, entry in listed:
         alias = entry.get("alias")
+        if not entry.get("topLevel", True) and alias not in below:
+            errors.append(f"{path}.topLevel: is false, and no flow declared here has {alias} in it")
         if entry.get("topLevel", alias not in below):
             yield "flow", path, {
                 "description": entry.get("description"), "providerId": entry.get("providerId") or "basic-flow",
@@ -1789,6 +1791,11 @@ class _Writer:
             if name not in (change.new.get(f"{other}ClientScopes") or ()):
                 self.keycloak("DELETE", f"clients/{client}/{kind}-client-scopes/{self.id('client_scope', name)}")
 
+    def authorization(self, change, field):
+        """Resources, scopes, policies and permissions; Keycloak adds and changes them, and removes none."""
+        path = f"clients/{self.id('client', change.key)}/authz/resource-server/import"
+        self.keycloak("POST", path, render(change.new[field]))
+
     def scope_mappers(self, change, field):
         path = f"client-scopes/{self.id('client_scope', change.key)}/protocol-mappers/models"
         raw = {entry["name"]: entry for entry in self.live.raw["client_scope", change.key].get("protocolMappers") or []}
@@ -2023,7 +2030,10 @@ ASIDE = {
     },
     "role": {"composites": _Writer.composites},
     "client_role": {"composites": _Writer.composites},
-    "client": {"defaultClientScopes": _Writer.client_scopes, "optionalClientScopes": _Writer.client_scopes},
+    "client": {
+        "defaultClientScopes": _Writer.client_scopes, "optionalClientScopes": _Writer.client_scopes,
+        "authorizationSettings": _Writer.authorization,
+    },
     "client_scope": {"protocolMappers": _Writer.scope_mappers},
     "group": {"realmRoles": _Writer.role_mappings, "clientRoles": _Writer.role_mappings},
     "user": {
@@ -2032,7 +2042,7 @@ ASIDE = {
     "organization": {"members": _Writer.members, "identityProviders": _Writer.organization_providers},
 }  # fmt: skip
 WITH_CREATION = {  # those that a new object can bring along
-    "client": {"defaultClientScopes", "optionalClientScopes"}, "client_scope": {"protocolMappers"},
+    "client": {"defaultClientScopes", "optionalClientScopes", "authorizationSettings"}, "client_scope": {"protocolMappers"},
 }  # fmt: skip
 # What Keycloak sets itself when it makes an object, whatever it is told: a SAML client's key, default actions.
 AGAIN = {"client": ("attributes",), "user": ("requiredActions",)}
@@ -2077,24 +2087,43 @@ UNTOLD = NOISE | {
 }  # fmt: skip
 
 
+# Attributes of clients that Keycloak fills in, or not, depending on how the client was made.
+DEFAULTS = {
+    "backchannel.logout.session.required": "true",
+    "backchannel.logout.revoke.offline.tokens": "false",
+    "realm_client": "false",
+}
+
+
 def declare(live, realm):
     """Return the declared form of a live realm, so that declaring it changes nothing; pure."""
 
-    def stripped(value):
+    def stripped(value, field=""):
         if isinstance(value, list):
-            return [stripped(entry) for entry in value]
+            entries = [stripped(entry) for entry in value]
+            return entries if "SignatureAlgorithms" in field else sorted(entries, key=named)
         if not isinstance(value, dict):
             return value
-        marks = {MARK, LEDGER, HASHES}
-        return {k: stripped(v) for k, v in value.items() if k not in UNTOLD and k not in marks and v not in (None, {})}
+        left_out = UNTOLD | {MARK, LEDGER, HASHES}
+        return {k: stripped(v, k) for k, v in value.items() if k not in left_out and v not in (None, {})}
+
+    def named(entry):
+        """What sorts a list of texts or of objects with names, and leaves others as they are."""
+        if not isinstance(entry, dict):
+            return str(entry)
+        name = next((str(entry[name]) for name in ("clientId", "username", "alias", "name") if name in entry), "")
+        return name and f"{name} {entry.get('subType', '')}"
 
     users = [entry for entry in live.told.get("users") or [] if not entry.get("federationLink")]
     told = stripped({**live.told, "users": users})
+    told["attributes"] = {key: value for key, value in told.get("attributes", {}).items() if key not in told}
     for entry in told.get("clients") or []:
         for fields in (entry, entry.get("attributes") or {}):
-            fields.update(
-                {key: MASK for key, value in fields.items() if SECRET.fullmatch(key) and isinstance(value, str)}
-            )
+            for key, value in list(fields.items()):
+                if DEFAULTS.get(key) == value:
+                    del fields[key]
+                elif SECRET.fullmatch(key) and isinstance(value, str):
+                    fields[key] = MASK
         if entry["clientId"] in BUILT_IN["client"]:  # these have the realm's name in them
             for field in ("baseUrl", "redirectUris"):
                 if f"/{realm}/" in json.dumps(entry.get(field, "")):
