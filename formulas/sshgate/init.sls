@@ -3,6 +3,8 @@
 {% from "traefik/macros.jinja" import routes %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set hub_api = sshgate.hub_api or "https://" ~ pillar.cluster.public_name ~ "/hub/api" %}
+{% set ids = pillar.cluster.get("ids", {}) %}
+{% set uids = [ids.get("min", 10000), ids.get("max", 60000)] %}
 {% set settings = {
   "address": "127.0.0.1",
   "port": sshgate.port,
@@ -15,7 +17,7 @@
   "recheck": sshgate.recheck,
   "start_timeout": sshgate.start_timeout,
   "connect_timeout": sshgate.connect_timeout,
-  "lowest_uid": sshgate.lowest_uid,
+  "uids": uids,
   "limits": sshgate.limits,
   "proxy_users": ["traefik"],
   "command": ["/usr/bin/sudo", "-n", "-u"],
@@ -90,7 +92,7 @@ SSH gateway is configured:
 Way into jobs is configured:
   file.serialize:
     - name: /etc/sshgate/job.json
-    - dataset: {{ {"job_name": sshgate.job_name, "lowest_uid": sshgate.lowest_uid, "step": "/usr/local/libexec/qhub-sshgate-step"} | json }}
+    - dataset: {{ {"job_name": sshgate.job_name, "uids": uids, "step": "/usr/local/libexec/qhub-sshgate-step"} | json }}
     - serializer: json
     - mode: '0644'
     - require:

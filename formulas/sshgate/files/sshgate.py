@@ -271,8 +271,16 @@ class Hub:
             raise
         return status, reader, writer
 
-    async def ask(self, method, path, token, body=None):
-        """Return the status and the decoded answer (``{}`` if there is none). Raises :class:`HubDown`."""
+    async def ask(self, method, path, token, body=None, *, timeout=None, failures=False):
+        """
+        Return the status and the decoded answer (``{}`` if there is none). Raises :class:`HubDown`.
+
+        timeout
+            Seconds, if not the usual.
+        failures
+            Whether an answer that the Hub has failed (500 and up) is one.
+        """
+        timeout = timeout or self.timeout
 
         async def exchange():
             status, reader, writer = await self.open(method, path, token, body)
@@ -282,16 +290,21 @@ class Hub:
                     content += more
             finally:
                 writer.close()
-            return status, json.loads(content or b"{}") if status < 500 else {}
+            try:
+                return status, json.loads(content or b"{}")
+            except ValueError:
+                if status < 500:
+                    raise
+                return status, {}  # of a proxy that finds no Hub
 
         try:
-            async with self.slots:
-                status, answer = await asyncio.wait_for(exchange(), self.timeout)
+            async with self.slots if not failures else contextlib.nullcontext():
+                status, answer = await asyncio.wait_for(exchange(), timeout)
         except (OSError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise HubDown(f"{type(error).__name__}: {error}") from error
         except asyncio.TimeoutError as error:  # noqa: UP041 (Python 3.10's is another class)
-            raise HubDown(f"no answer within {self.timeout} s") from error
-        if status >= 500 or status == 429:
+            raise HubDown(f"no answer within {timeout} s") from error
+        if (status >= 500 or status == 429) and not (failures and answer):
             raise HubDown(f"status {status}")
         return status, answer
 
@@ -329,32 +342,48 @@ class Hub:
 
         Raises :class:`Refused` if it cannot be, :class:`HubDown`.
         """
-        told, refusals = None, 0
-        while True:
-            model = await self.model(user, token)
-            if model is None:
-                raise Refused("your token is not valid any more")
-            servers = model.get("servers") or {}
-            if any(server.get("ready") for server in servers.values()):
-                return
-            if told is None:
-                tell(told := "Starting your notebook server ...")
-            if not (servers.get("") or {}).get("pending"):
-                status, answer = await self.ask("POST", f"/users/{user}/server", token, {})
-                if status == 403:
-                    raise Refused("your token may not start your notebook server; start it in the browser")
-                # Once is forgiven: someone else may just have started it.
-                refusals += status not in (201, 202)
-                if refusals > 1:
-                    raise Refused(f"your notebook server cannot be started: {answer.get('message', status)}")
-            async for event in self.events(user, token):
-                if event.get("failed"):
-                    raise Refused(f"your notebook server did not start: {event.get('message')}")
-                if event.get("ready"):
-                    break
-                if (message := event.get("message")) and message != told:
-                    tell(told := str(message))
-            await asyncio.sleep(0.5)
+        told = starting = None
+        refusals = 0
+        try:
+            while True:
+                model = await self.model(user, token)
+                if model is None:
+                    raise Refused("your token is not valid any more")
+                servers = model.get("servers") or {}
+                if any(server.get("ready") for server in servers.values()):
+                    return
+                if told is None:
+                    tell(told := "Starting your notebook server ...")
+                if starting and starting.done():
+                    refusals += self.refused(*starting.result(), refusals)
+                    starting = None
+                pending = (servers.get("") or {}).get("pending")
+                if not starting and not pending:
+                    # The Hub answers when the server is ready, or takes its time.
+                    starting = asyncio.create_task(
+                        self.ask("POST", f"/users/{user}/server", token, {}, timeout=6 * self.timeout, failures=True)
+                    )
+                if pending:  # what the Hub tells otherwise is of an earlier attempt
+                    async for event in self.events(user, token):
+                        message = str(event.get("message"))
+                        if event.get("failed"):
+                            raise Refused(f"your notebook server did not start: {message}")
+                        if message != told:
+                            tell(told := message)
+                await asyncio.sleep(0.5)
+        finally:
+            if starting:
+                starting.cancel()
+
+    def refused(self, status, answer, before):
+        """Tell whether the Hub has refused to start a server, ``before`` times already. Raises if that is final."""
+        if status in (201, 202):
+            return False
+        if status == 403:
+            raise Refused("your token may not start your notebook server; start it in the browser")
+        if status >= 429 or before:
+            raise Refused(f"your notebook server cannot be started: {answer.get('message', status)}")
+        return True  # someone else may just have started it
 
     async def active(self, user, token):
         """Tell the Hub that the servers of ``user`` are in use, so that it does not cull them."""
@@ -511,9 +540,9 @@ class Job:
     async def watch(self):
         """When the connection into the job has ended, say so to the client and end theirs."""
         await self.lost.wait()
-        await asyncio.wait(self.tasks[:2], timeout=5)  # for the last words of srun
-        reason = next((line for line in reversed(self.said.splitlines()) if "CANCELLED" in line or "error" in line), "")
-        self.gate.end("job", f"your notebook's job ended, or the way into it broke. {reason}".rstrip())
+        await asyncio.wait(self.tasks[:2], timeout=10)  # for the last words of the wrapper
+        said = self.said.splitlines()
+        self.gate.end("job", said[-1].removeprefix("sshgate: ") if said else "the way into your notebook's job broke")
 
     def close(self):
         if self.connection:
@@ -765,7 +794,9 @@ class Gate(asyncssh.SSHServer):
         """End the connection and tell the client why."""
         if not self.ended:
             self.ended = end
-            self.connection.disconnect(asyncssh.DISC_BY_APPLICATION, f"sshgate: {message}")
+            # Private: disconnect() closes the channels first, and a client whose last one closes reads no more.
+            self.connection._send_disconnect(asyncssh.DISC_BY_APPLICATION, f"sshgate: {message}", "en-US")
+            self.connection._force_close(None)
 
     # -- signing in -----------------------------------------------------------------------------
 
@@ -802,8 +833,9 @@ class Gate(asyncssh.SSHServer):
 
     def known(self, name):
         """Tell whether ``name`` is one of the people that the machine knows, and no user of the system's."""
+        low, high = self.gateway.settings.uids
         try:
-            return pwd.getpwnam(name).pw_uid >= self.gateway.settings.lowest_uid
+            return low <= pwd.getpwnam(name).pw_uid <= high
         except KeyError:
             return False
 
