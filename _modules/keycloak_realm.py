@@ -71,13 +71,14 @@ MASK = "**********"  # what Keycloak answers instead of a secret
 PAGE, SMALL_PAGE = 1000, 100  # brief representations, full ones
 BATCH = 100  # objects in one partialImport
 THREADS = 4
+SLOW = 300  # seconds for one answer: many new users at once, each with a password to hash
 CONNECTION = {
     "url": None,  # http://127.0.0.1:8080/auth
     "realm": "master",  # where the service account is
     "client_id": "salt",
     "client_secret": None,
     "ca": None,  # file of certificates to trust; default: the operating system's
-    "timeout": 60,  # seconds to wait for Keycloak to answer, and for one answer
+    "timeout": 60,  # seconds to wait for Keycloak
 }
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
@@ -605,11 +606,8 @@ def _flows(representation, errors):
         if not entry.get("topLevel", True) and alias not in below:
             errors.append(f"{path}.topLevel: is false, and no flow declared here has {alias} in it")
         if entry.get("topLevel", alias not in below):
-            yield "flow", path, {
-                "description": entry.get("description"), "providerId": entry.get("providerId") or "basic-flow",
-                "authenticationExecutions": executions(path, entry, {alias}),
-                "id": entry.get("id"), "builtIn": entry.get("builtIn"),
-            }, alias  # fmt: skip
+            told = {"authenticationExecutions": executions(path, entry, {alias})}
+            yield "flow", path, {key: told.get(key, value) for key, value in entry.items()}, alias
 
 
 def _plain_flow(fields):
@@ -621,8 +619,10 @@ def _plain_flow(fields):
             for entry in entries
         ]
 
-    return {"description": fields["description"], "providerId": fields["providerId"],
-            "authenticationExecutions": executions(fields["authenticationExecutions"])}  # fmt: skip
+    plain = {key: fields[key] for key in ("description", "providerId", "authenticationExecutions") if key in fields}
+    if "authenticationExecutions" in plain:
+        plain["authenticationExecutions"] = executions(plain["authenticationExecutions"])
+    return plain
 
 
 def flatten(representation, declared=True):
@@ -829,10 +829,10 @@ def _check_organization(key, raw, fields, old, known):
 
 def _check_flow(key, raw, fields, old, known):
     built_in = (known.live.raw.get(("flow", key)) or {}).get("builtIn")
-    if old and built_in and _shape(fields) != _shape(old):
+    if old and built_in and "authenticationExecutions" in fields and _shape(fields) != _shape(old):
         yield "authenticationExecutions: a flow that is built in keeps its executions; declare a copy of it"
     providers = known.live.known.get("authenticator")
-    for entry in _executions(raw["authenticationExecutions"]) if providers else ():
+    for entry in _executions(raw.get("authenticationExecutions") or []) if providers else ():
         if entry.get("authenticator") and entry["authenticator"] not in providers:
             yield f"{entry['path'].removeprefix(known.wanted.paths['flow', key] + '.')}.authenticator: " + (
                 f"there is no authenticator {entry['authenticator']}"
@@ -1183,9 +1183,7 @@ class Keycloak:
             if time.monotonic() > self.expires:
                 self.log_in()
             try:
-                response = self.session.request(
-                    method, url, json=body, params=parameters or None, timeout=max(60, self.settings["timeout"])
-                )
+                response = self.session.request(method, url, json=body, params=parameters or None, timeout=SLOW)
             except requests.exceptions.RequestException as error:
                 raise _Silent(f"{method} {url}: {error}") from None
             if response.status_code != 401 or attempt == 2:
@@ -1794,7 +1792,8 @@ class _Writer:
     def authorization(self, change, field):
         """Resources, scopes, policies and permissions; Keycloak adds and changes them, and removes none."""
         path = f"clients/{self.id('client', change.key)}/authz/resource-server/import"
-        self.keycloak("POST", path, render(change.new[field]))
+        raw = (self.live.raw.get(("client", change.key)) or {}).get(field)
+        self.keycloak("POST", path, render(merged(_anything(raw), change.new[field])))
 
     def scope_mappers(self, change, field):
         path = f"client-scopes/{self.id('client_scope', change.key)}/protocol-mappers/models"
@@ -1928,7 +1927,12 @@ class _Writer:
     def flow(self, change):
         """Build a flow; if there is one of this name, beside it, and then put it in its place."""
         raw = self.live.raw.get(("flow", change.key)) or {}
-        wanted = self.wanted.raw["flow", change.key]
+        wanted = {
+            "providerId": "basic-flow",
+            "authenticationExecutions": [],
+            **raw,
+            **self.wanted.raw["flow", change.key],
+        }
         if raw.get("builtIn"):
             self.change_flow(change.key, wanted, raw)
             return
@@ -2042,10 +2046,10 @@ ASIDE = {
     "organization": {"members": _Writer.members, "identityProviders": _Writer.organization_providers},
 }  # fmt: skip
 WITH_CREATION = {  # those that a new object can bring along
-    "client": {"defaultClientScopes", "optionalClientScopes", "authorizationSettings"}, "client_scope": {"protocolMappers"},
+    "client": {"defaultClientScopes", "optionalClientScopes"}, "client_scope": {"protocolMappers"},
 }  # fmt: skip
-# What Keycloak sets itself when it makes an object, whatever it is told: a SAML client's key, default actions.
-AGAIN = {"client": ("attributes",), "user": ("requiredActions",)}
+# What Keycloak overrides when it makes an object: a SAML client's key, authorization, default actions.
+AGAIN = {"client": ("attributes", "authorizationServicesEnabled"), "user": ("requiredActions",)}
 LATER = {"role", "client_role"}  # whose fields aside have a pass of their own
 IMPORTS = {
     "role": _Writer.import_role, "client_role": _Writer.import_role, "client": _Writer.import_client,
