@@ -126,11 +126,13 @@ SSH gateway may start it as any of the people:
       - file: Way into jobs is installed
 
 SSH gateway is installed:
-  file.managed:
-    - name: /usr/local/lib/qhub/sshgate.py
-    - source: salt://sshgate/files/sshgate.py
-    - makedirs: true
-    - mode: '0644'
+  file.recurse:
+    - name: /usr/local/lib/qhub/sshgate
+    - source: salt://sshgate/files
+    - include_pat: '*.py'
+    - clean: true
+    - file_mode: '0644'
+    - dir_mode: '0755'
 
 SSH gateway has a unit:
   file.managed:

@@ -1,7 +1,7 @@
 """
 SSH into one's own notebook: a user name and a token of JupyterHub in, a shell inside the user's running job out.
 
-    sshgate.py CONFIGURATION
+    gateway.py CONFIGURATION
 
 CONFIGURATION is a JSON file with the settings of formulas/sshgate/defaults.yaml.
 
@@ -17,17 +17,14 @@ import asyncio
 import collections
 import contextlib
 import datetime
-import ipaddress
 import json
 import logging
-import os
 import pwd
 import random
 import re
 import signal
 import socket
 import ssl
-import struct
 import sys
 import time
 import types
@@ -35,14 +32,10 @@ import urllib.parse
 from pathlib import Path
 
 import asyncssh
+from door import TOKEN, USER, Door, Metrics, entitled, network, owner, plain, proxied_address, resident_bytes
 
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")  # never an option, nor what sudo reads as a number
-TOKEN = re.compile(r"[A-Za-z0-9_.-]{6,256}")  # nothing that would end a header of HTTP
 HOST_KEY = re.compile(r"sshgate-host-key: (ssh-ed25519 [A-Za-z0-9+/]{68})")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 MOST_ANSWER = 4 << 20  # bytes that are read of one answer of the Hub
-MOST_REMEMBERED = 20000  # addresses, and names, whose failed logins are kept in mind
 ATTEMPTS = 3  # passwords on one connection
 CIPHERS = [
     "aes128-gcm@openssh.com",
@@ -67,175 +60,7 @@ def say(event, **fields):
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def plain(text):
-    """Return ``text`` without what would steer a terminal."""
-    return CONTROL.sub("", text)
-
-
-# What is counted
-
-
-class Metrics:
-    """Counters and gauges, in the text form that Prometheus reads."""
-
-    def __init__(self):
-        self.counters = collections.Counter()
-        self.gauges = {}
-
-    def count(self, name, amount=1, **labels):
-        self.counters[name, tuple(sorted(labels.items()))] += amount
-
-    def gauge(self, name, read):
-        """``read`` is called for the value."""
-        self.gauges[name] = read
-
-    def text(self):
-        rows = [(name, "gauge", (), read()) for name, read in self.gauges.items()]
-        rows += [(name, "counter", labels, value) for (name, labels), value in self.counters.items()]
-        lines, last = [], None
-        for name, kind, labels, value in sorted(rows):
-            if name != last:
-                lines.append(f"# TYPE {name} {kind}")
-                last = name
-            inner = ",".join(f'{key}="{each}"' for key, each in labels)
-            lines.append(f"{name}{{{inner}}} {value}" if inner else f"{name} {value}")
-        return "\n".join(lines) + "\n"
-
-
-def resident_bytes():
-    """Return how much memory this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-# Who may try
-
-
-class Failures:
-    """Failed logins by address or by name: each one more doubles the wait, and time without one forgets them."""
-
-    def __init__(self, first, most, forget, clock=time.monotonic):
-        self.first, self.most, self.forget, self.clock = first, most, forget, clock
-        self.seen = collections.OrderedDict()  # key -> (how often, when last)
-
-    def count(self, key):
-        times, last = self.seen.get(key, (0, 0))
-        return times if self.clock() - last < self.forget else 0
-
-    def add(self, key):
-        times = self.count(key) + 1
-        self.seen[key] = (times, self.clock())
-        self.seen.move_to_end(key)
-        while len(self.seen) > MOST_REMEMBERED:
-            self.seen.popitem(last=False)
-
-    def delay(self, key):
-        """Return the seconds that ``key`` has to wait now."""
-        times = self.count(key)
-        return min(self.most, self.first * 2 ** min(times - 1, 30)) if times else 0
-
-
-def network(address):
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 one."""
-    parsed = ipaddress.ip_address(address)
-    if parsed.version == 4:
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-class Door:
-    """Limits on those who have not signed in yet."""
-
-    def __init__(self, limits, clock=time.monotonic):
-        self.limits = limits
-        pause = (limits.first_delay, limits.longest_delay, limits.forget_failures, clock)
-        self.by_address, self.by_name = Failures(*pause), Failures(*pause)
-        self.waiting = collections.Counter()
-
-    def refusal(self, source):
-        """Return why ``source`` may not come in, or ``None``."""
-        if self.by_address.count(source) >= self.limits.most_failures:
-            return "failures"
-        if sum(self.waiting.values()) >= self.limits.unauthenticated:
-            return "unauthenticated"
-        if self.waiting[source] >= self.limits.unauthenticated_per_address:
-            return "unauthenticated_per_address"
-        return None
-
-    @contextlib.contextmanager
-    def entered(self, source):
-        """While in here, ``source`` counts as one who has not signed in."""
-        self.waiting[source] += 1
-        try:
-            yield
-        finally:
-            self.waiting[source] -= 1
-            self.waiting += collections.Counter()  # drops the zeros
-
-
-# Where a client comes from
-
-
-def proxied_address(head, body):
-    """
-    Return the client's address from a header of the PROXY protocol, version 2; ``None`` if the sender speaks for
-    itself (a check of its own).
-
-    head
-        The first 16 bytes.
-    body
-        What follows, as long as the head says.
-
-    Raises ``ValueError`` for anything else.
-    """
-    signature, command, family, _ = struct.unpack("!12sBBH", head)
-    if signature != PROXY_SIGNATURE or command >> 4 != 2:
-        raise ValueError("no header of the PROXY protocol, version 2")
-    if command & 15 == 0:
-        return None
-    size = {0x11: 4, 0x21: 16}.get(family)
-    if command & 15 != 1 or not size or len(body) < 2 * size + 4:
-        raise ValueError("a header of the PROXY protocol that names no TCP client")
-    return str(ipaddress.ip_address(body[:size]))
-
-
-def owner(table, local, remote):
-    """
-    Return the uid that has the connection from ``local`` to ``remote`` (addresses and ports, IPv4), or ``None``.
-
-    table
-        The content of /proc/net/tcp.
-    """
-
-    def name(address, port):
-        return f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}:{port:04X}"
-
-    wanted = (name(*local), name(*remote))
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if (fields[1], fields[2]) == wanted and fields[3] == "01":
-            return int(fields[7])
-    return None
-
-
 # The Hub
-
-
-def entitled(user, model):
-    """
-    Tell whether a token is one with which ``user`` may use their servers.
-
-    model
-        What the Hub says of the token's owner. It says it for any token: that of a notebook server is its owner's too,
-        but may not use all of the owner's servers, and a service is no user.
-    """
-    scopes = model.get("scopes") or ()
-    return (
-        model.get("kind") == "user"
-        and model.get("name") == user
-        and ("access:servers" in scopes or f"access:servers!user={user}" in scopes)
-    )
 
 
 class Hub:
