@@ -94,17 +94,17 @@ c.SlurmSpawner.batch_script = (here / "job.sh").read_text()
 # Services of the Hub's own, each with what it needs and no more.
 c.JupyterHub.services = [
     {
-        "name": "people",
-        "command": [sys.executable, "-m", "qhub_hub.people", str(here / "people.json"), "10"],
+        "name": "keeper",
+        "command": [sys.executable, "-m", "qhub_hub.keeper", str(here / "people.json"), "10"],
         "environment": {"PYTHONPATH": os.environ["PYTHONPATH"]},
     },
     {"name": "prometheus", "api_token": secret("metrics_token")},
 ]
 c.JupyterHub.load_roles = [
     {
-        "name": "people",
-        "scopes": ["list:users", "read:servers", "delete:users", "delete:servers"],
-        "services": ["people"],
+        "name": "keeper",
+        "scopes": ["list:users", "read:servers", "admin:server_state", "delete:users", "delete:servers"],
+        "services": ["keeper"],
     },
     {"name": "prometheus", "scopes": ["read:metrics"], "services": ["prometheus"]},
 ]

@@ -12,11 +12,6 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class Refused(Exception):
     """What somebody asks for is not to be had. The message is for them."""
 
-    @property
-    def jupyterhub_message(self):
-        """What JupyterHub's pages show."""
-        return str(self)
-
 
 def minutes(text):
     """Return Slurm's ``[days-]hours:minutes:seconds`` (or shorter) in minutes, ``None`` for no limit."""

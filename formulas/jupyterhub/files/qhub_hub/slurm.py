@@ -7,7 +7,7 @@ import time
 from qhub_hub.limits import Cluster
 
 SOCKET = "/run/qhub-notebooks.sock"
-TIMEOUT = 120  # seconds for an answer
+TIMEOUT = 90  # seconds for an answer: some programs of Slurm's, one after the other
 
 
 class SlurmError(Exception):
@@ -33,11 +33,11 @@ async def ask(verb, **words):
 
 
 class Remembered:
-    """What ``read`` returned last; those who ask at the same time share one reading."""
+    """What ``read`` returned, or raised, last; those who ask at the same time share one reading."""
 
     def __init__(self, read):
         self.read = read
-        self.value = None
+        self.value = self.error = None
         self.asked = float("-inf")
         self.lock = asyncio.Lock()
 
@@ -45,9 +45,15 @@ class Remembered:
         """Return it as it was at the time ``since`` (of the monotonic clock) or later."""
         async with self.lock:
             if self.asked < since:
-                asked = time.monotonic()
-                self.value = await self.read()
+                asked, self.error = time.monotonic(), None
+                try:
+                    self.value = await self.read()
+                except SlurmError as error:
+                    self.error = error
+                    asked = time.monotonic()  # who came while Slurm was silent does not ask again
                 self.asked = asked
+            if self.error:
+                raise self.error
             return self.value
 
 

@@ -68,6 +68,14 @@ def unix_groups(name):
     return found
 
 
+class Said(web.HTTPError):
+    """An error whose text the person reads as it is."""
+
+    def __init__(self, status, text):
+        super().__init__(status, "%s", text)
+        self.jupyterhub_message = text
+
+
 class NotebookSpawner(SlurmSpawner):
     """Submits, finds and cancels jobs through qhub-notebooks; all servers share one look at the queue."""
 
@@ -99,6 +107,15 @@ class NotebookSpawner(SlurmSpawner):
             return notice(reason)
         return form(offer)
 
+    async def checked(self, asked):
+        """Return complete options, or raise what the person reads."""
+        try:
+            return (await self.offer()).checked(asked)
+        except Refused as refusal:
+            raise Said(403, str(refusal)) from refusal
+        except SlurmError as error:
+            raise Said(503, f"Slurm does not answer just now ({error}). Try again in a minute.") from error
+
     async def from_form(self, data):
         """Return what was chosen in the form, checked."""
         return await self.checked({key: values[0] for key, values in data.items() if key != "_xsrf"})
@@ -106,17 +123,6 @@ class NotebookSpawner(SlurmSpawner):
     async def take(self, asked):
         """Keep what was chosen, checked, whatever way it came: a form, a link, the API."""
         self.user_options = await self.checked(asked)
-
-    async def checked(self, asked):
-        """Return complete options, or raise what the person reads."""
-        try:
-            return (await self.offer()).checked(asked)
-        except Refused as refusal:
-            raise web.HTTPError(403, "%s", str(refusal), reason="Not allowed") from refusal
-        except SlurmError as error:
-            raise web.HTTPError(
-                503, "Slurm does not answer just now (%s). Try again in a minute.", str(error)
-            ) from error
 
     # -- the job --------------------------------------------------------------------------------
 
@@ -152,7 +158,7 @@ class NotebookSpawner(SlurmSpawner):
             self.log.warning("The state of job %s is not known: %s", self.job_id, error)
             return JobStatus.UNKNOWN
         self.job = jobs.get(self.job_id, ())
-        if not self.job or self.job[2] != self.user.name:
+        if not self.job:
             self.job_status = ""
             return JobStatus.NOTFOUND
         state, node = self.job[:2]
@@ -166,7 +172,7 @@ class NotebookSpawner(SlurmSpawner):
     async def cancel_batch_job(self):
         self.submitted = time.monotonic()  # what the queue was before does not count
         if self.job_id:
-            await ask_or_say("cancel", user=self.user.name, job=int(self.job_id))
+            await ask_or_say("cancel", job=int(self.job_id))
 
     def state_gethost(self):
         return self.job[1]
@@ -201,7 +207,7 @@ async def ask_or_say(verb, **words):
     try:
         return await ask(verb, **words)
     except SlurmError as error:
-        raise web.HTTPError(503, "Slurm says: %s", str(error)) from error
+        raise Said(503, f"Slurm says: {error}") from error
 
 
 class PortHandler(APIHandler):

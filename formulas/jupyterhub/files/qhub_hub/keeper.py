@@ -1,8 +1,12 @@
-"""A service of the Hub: who is no longer one of the cluster's people loses server, tokens and all.
+"""A service of the Hub that looks after what nobody else does.
 
-python -m qhub_hub.people FILE SECONDS      FILE: people.json; SECONDS between two looks at it
+    python -m qhub_hub.keeper FILE SECONDS      FILE: people.json; SECONDS between two looks
+
+Who is no longer one of the cluster's people loses server, tokens and all. A notebook that no server of the Hub's has
+(the Hub was killed while the job waited, or could not reach Slurm to end it) is cancelled.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -11,6 +15,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+
+from qhub_hub.slurm import SlurmError, ask
 
 API = os.environ.get("JUPYTERHUB_API_URL", "")
 
@@ -39,9 +45,9 @@ def known():
     return found
 
 
-def look(people):
+def remove_others(users, people):
     """Remove who is not one of ``people``."""
-    for user in known():
+    for user in users:
         if user["name"] in people:
             continue
         path = f"users/{urllib.parse.quote(user['name'], safe='')}"
@@ -51,12 +57,27 @@ def look(people):
         call("DELETE", path)
 
 
+def cancel_strays(queue, users, before):
+    """Cancel jobs that no server has, now and when looked at before; return those seen now for the first time."""
+    servers = [server for user in users for server in (user.get("servers") or {}).values()]
+    owned = {(server.get("state") or {}).get("job_id") for server in servers}
+    strays = set(queue) - owned
+    for job in strays & before:
+        print(f"job {job} is no server's any more", flush=True)
+        asyncio.run(ask("cancel", job=int(job)))
+    return strays - before
+
+
 def main():
     file, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    strays = set()
     while True:
         try:
-            look(json.loads(file.read_text())["people"])
-        except OSError as error:  # the Hub is busy, or still stopping a server: next time
+            queue = asyncio.run(ask("queue"))["jobs"]  # before the servers: who starts later is not in it
+            users = known()
+            strays = cancel_strays(queue, users, strays)
+            remove_others(users, json.loads(file.read_text())["people"])
+        except (OSError, SlurmError) as error:  # the Hub, or Slurm, is busy: next time
             print(f"not done: {error}", flush=True)
         time.sleep(seconds)
 
