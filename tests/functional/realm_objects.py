@@ -354,6 +354,35 @@ def remap(realm, owner, **config):
     realm.hand("PUT", f"{mappers}/{entry['id']}", entry)
 
 
+def authorization(path, enforcement, decision):
+    """Return what Keycloak decides for an application: who may use its printer."""
+    readers = {"name": "readers", "type": "role", "logic": "POSITIVE", "decisionStrategy": decision}
+    prints = {"name": "may print", "type": "scope", "logic": "POSITIVE", "decisionStrategy": decision}
+    return {
+        "policyEnforcementMode": enforcement,
+        "decisionStrategy": decision,
+        "resources": [{"name": "printer", "uris": [path], "scopes": [{"name": "use"}]}],
+        "scopes": [{"name": "use"}],
+        "policies": [
+            {**readers, "config": {"roles": json.dumps([{"id": "offline_access", "required": True}])}},
+            {
+                **prints,
+                "config": {
+                    "resources": json.dumps(["printer"]),
+                    "scopes": json.dumps(["use"]),
+                    "applyPolicies": json.dumps(["readers"]),
+                },
+            },
+        ],
+    }
+
+
+def authorized(realm):
+    found = client(realm)
+    server = f"clients/{found['id']}/authz/resource-server"
+    return {**found, "authorizationSettings": realm.hand("GET", f"{server}/settings")}
+
+
 CLIENTS = {
     "OIDC client": Kind(
         key="client/app",
@@ -450,6 +479,29 @@ CLIENTS = {
         cleared={"protocolMappers": []},
         by_hand=lambda realm: remap(realm, f"clients/{client(realm)['id']}", **{"claim.name": "by_hand"}),
         damaged=("protocolMappers",),
+    ),
+    "authorization of a client": Kind(
+        key="client/app",
+        declare=lambda fields: {
+            "clients": [
+                {
+                    "clientId": "app",
+                    "redirectUris": ["https://a/"],
+                    "serviceAccountsEnabled": True,
+                    "authorizationServicesEnabled": True,
+                    **fields,
+                }
+            ]
+        },
+        live=authorized,
+        minimal={"authorizationServicesEnabled": True},
+        full={"authorizationSettings": authorization("/print", "ENFORCING", "AFFIRMATIVE")},
+        changed={"authorizationSettings": authorization("/paper", "PERMISSIVE", "UNANIMOUS")},
+        cleared={},
+        by_hand=lambda realm: realm.edit(
+            f"clients/{client(realm)['id']}/authz/resource-server", policyEnforcementMode="DISABLED"
+        ),
+        damaged=("authorizationSettings",),
     ),
     "client scope": Kind(
         key="client_scope/scope",
@@ -857,7 +909,11 @@ SERVER = {
     ),
     "authentication flow": Kind(
         key="flow/ours",
-        declare=lambda fields: {"authenticationFlows": [ours(**fields)]},
+        declare=lambda fields: {
+            "authenticationFlows": [
+                {"alias": "ours", "providerId": "basic-flow", "topLevel": True, "builtIn": False, **fields}
+            ]
+        },
         live=flow,
         minimal={"authenticationExecutions": [execution("auth-cookie", "ALTERNATIVE")]},
         full={
@@ -936,7 +992,8 @@ SERVER = {
 
 KINDS = REALM | CLIENTS | PEOPLE | PROVIDERS | SERVER
 
-ALIKE = ("user profile", "protocol mapper of a client", "SAML identity provider")  # of the same name as another
+# Of the same name as another.
+ALIKE = ("user profile", "protocol mapper of a client", "authorization of a client", "SAML identity provider")
 #: A realm with all of these in it.
 EVERYTHING = merged(*(kind.representation(kind.full) for name, kind in KINDS.items() if name not in ALIKE))
 

@@ -53,6 +53,7 @@ REFUSED = {  # path that is named: declaration
     "users[1].username": {"users": [{"username": "ada"}, {"username": "Ada"}]},
     "users[0].username": {"users": [{"enabled": True}]},
     "users[1].email": {"users": [person("ada"), person("bob", email="ada@example.org")]},
+    "users[0].email": {"users": [person("ada", email="not an address")]},
     "users[0].groups[0]": {"users": [person("ada", groups=["/nowhere"])]},
     "users[0].realmRoles[0]": {"users": [person("ada", realmRoles=["nosuch"])]},
     "users[0].clientRoles.nosuch": {"users": [person("ada", clientRoles={"nosuch": ["admin"]})]},
@@ -139,14 +140,15 @@ def test_purge_must_be_one_of_three(plain):
 
 def test_what_only_keycloak_knows_to_be_wrong_is_told_in_its_words_with_the_name(realm):
     declared = {
+        "passwordPolicy": "length(12)",
         "roles": {"realm": [{"name": "reader"}]},
-        "users": [person("ada"), person("bob", email="not an address")],
+        "users": [person("ada", **password("long-enough-1")), person("bob", **password("short"))],
     }
     ended = realm.modules.state("managed", realm.name, representation=declared)
     assert ended["result"] is False
-    assert "user/bob" in ended["comment"] and "email" in ended["comment"]
-    assert "user/bob" not in ended["changes"] and "role/reader" in ended["changes"]
-    declared["users"][1]["email"] = "bob@example.org"
+    assert "user/bob" in ended["comment"] and "invalidPasswordMinLengthMessage" in ended["comment"]
+    assert "user/bob" not in ended["changes"] and {"role/reader", "user/ada"} <= set(ended["changes"])
+    declared["users"][1] |= password("now-long-enough")
     assert "user/bob" in realm.managed(declared)
 
 
