@@ -18,7 +18,8 @@ What is compared
     Roles (``clientRoles``, ``composites``) are whole where declared; a user's ``clientRoles`` are looked at in
     the clients that any declared user or ``roles.client`` names. Keys this module does not know are passed to
     Keycloak and compared in the same way. ``credentials`` of a user are used when the user is made, and never
-    looked at again; federated users are never removed.
+    looked at again; federated users are never removed. Of ``authorizationSettings`` Keycloak adds what is new,
+    and what it does not change is told as an error. Flows below others are part of the flow at the top.
 
 Ownership
     What this module makes carries the attribute ``managed-by: salt`` (clients, client scopes, roles, groups,
@@ -34,9 +35,10 @@ Secrets
 
 How it reads and writes
     One ``partial-export`` brings all but users, organizations and client secrets, which come in pages. Who is
-    in which group or role is asked for each group or each user, whichever is fewer. Keycloak's time for one
-    answer grows with the square of its size until its caches are warm (26.7: 500 clients 7 s in one page, 2 s
-    in pages of 100), so pages are small and, of big realms, fetched before the export.
+    in which group or role is asked for each group and role, or for each user, whichever is fewer. Keycloak's
+    time for one answer grows with the square of its size until its caches are warm (26.7: 500 clients 7 s in
+    one page, 2 s in pages of 100), so full representations come in small pages, clients before the export,
+    which then finds them in the cache. A page of a role's users costs 1 s with 10,000 of them, so those are large.
     New roles, groups, clients and users go through ``partialImport``, which makes many in one transaction; if
     that is refused, one by one, so that the error names the object and the others get made. A flow that
     changes is built beside the old one and takes its place when it is complete. A federation is only ever
