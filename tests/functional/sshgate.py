@@ -19,6 +19,7 @@ FORMULA = settings.REPOSITORY / "formulas/sshgate"
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "socat", "rsync", "python3-venv")
 INSTALL = ("apt-get", "-qq", "-y", "--no-install-recommends", "install")
 USERS = ("ada", "bob", "cat", "dan", "eve")
+JOB_NAME = "jupyterhub"
 HUB = "http://127.0.0.1:8081/hub/api"
 ADMIN_TOKEN, SERVICE_TOKEN = "0123456789abcdef-of-the-administrator", "0123456789abcdef-of-a-service"
 # A gateway whose patience tests have, too.
@@ -95,7 +96,7 @@ c.Spawner.cmd = ["python3", "/usr/local/lib/notebook"]
 c.Spawner.start_timeout = 60
 c.JupyterHub.cleanup_servers = False
 c.SlurmSpawner.batch_script = '''#!/bin/bash
-#SBATCH --job-name=jupyter
+#SBATCH --job-name={JOB_NAME}
 #SBATCH --output=/dev/null
 #SBATCH --chdir=/
 #SBATCH --export={{{{keepvars}}}}
@@ -254,7 +255,7 @@ class Gateway:
             **SETTINGS,
             **changed,
         }
-        job = {"job_name": "jupyter", "uids": [10000, 60000], "step": "/usr/local/libexec/qhub-sshgate-step"}
+        job = {"job_name": JOB_NAME, "uids": [10000, 60000], "step": "/usr/local/libexec/qhub-sshgate-step"}
         self.node.write("/etc/sshgate/sshgate.json", json.dumps(gateway))
         self.node.write("/etc/sshgate/job.json", json.dumps(job))
         self.restart()
@@ -315,7 +316,7 @@ class Gateway:
 
     def job(self, user):
         """Return the id of the notebook job of ``user``."""
-        return self.node.run(["squeue", "-h", "-o", "%A", "-u", user, "-n", "jupyter"]).stdout.strip()
+        return self.node.run(["squeue", "-h", "-o", "%A", "-u", user, "-n", JOB_NAME]).stdout.strip()
 
     # -- a client -------------------------------------------------------------------------------
 
@@ -337,6 +338,16 @@ class Gateway:
         command = self.command(f"{user}@{host}", *words, token=token or self.standing(user), options=options)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, **{**pipes, **more})
+
+    @contextlib.contextmanager
+    def running(self, *words, **options):
+        """As ``popen``, and killed at the end."""
+        process = self.popen(*words, **options)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=10)
 
     def rsync(self, user, *words):
         """Run rsync through ssh."""

@@ -229,29 +229,29 @@ print(text.decode())
 """
 
 
+@contextlib.contextmanager
+def page_of_the_client(gate):
+    """Run a web server beside the client; yield its port."""
+    command = gate.node.command(["setpriv", "--pdeathsig=KILL", "python3", "-u", "-c", SERVER])
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.communicate(timeout=10)
+
+
 def test_forwards_lead_into_the_job_and_out_of_it(gate, ada):
     """-L and -D to a server in the job, -R from the job to one of the client's; and -L to a Unix socket."""
     script = f"python3 -u -c {shlex.quote(SERVER)}"
-    with gate.popen("ada", script) as server:
+    with gate.running("ada", script) as server, page_of_the_client(gate) as mine:
         port = int(server.stdout.readline())
-        mine = ["setpriv", "--pdeathsig=KILL", "python3", "-u", "-c", SERVER]
-        here = subprocess.Popen(gate.node.command(mine), stdout=subprocess.PIPE)
-        mine = int(here.stdout.readline())
         unix = "/home/ada/unix.socket"
-        options = (
-            *(
-                "-L",
-                f"127.0.0.1:7001:127.0.0.1:{port}",
-                "-D",
-                "127.0.0.1:7002",
-                "-R",
-                f"127.0.0.1:7003:127.0.0.1:{mine}",
-            ),
-            *("-L", f"127.0.0.1:7004:{unix}", "-o", "ExitOnForwardFailure=yes"),
-        )
-        listener = f"socat UNIX-LISTEN:{unix},fork TCP:127.0.0.1:{port}"
-        with gate.popen("ada", f"{listener} & echo up; wait", options=options) as tunnel:
-            assert tunnel.stdout.readline() == b"up\n"
+        forwards = {"-L": f"127.0.0.1:7001:127.0.0.1:{port}", "-R": f"127.0.0.1:7003:127.0.0.1:{mine}"}
+        options = [word for pair in forwards.items() for word in pair]
+        options += ["-D", "127.0.0.1:7002", "-L", f"127.0.0.1:7004:{unix}", "-o", "ExitOnForwardFailure=yes"]
+        listener = f"rm -f {unix}; exec socat UNIX-LISTEN:{unix},fork TCP:127.0.0.1:{port}"
+        with gate.running("ada", listener, options=options):
             wait_for("-L leads there", lambda: "a page" in fetch(gate, "http://127.0.0.1:7001/").stdout)
             times = []
             for _ in range(5):
@@ -260,15 +260,11 @@ def test_forwards_lead_into_the_job_and_out_of_it(gate, ada):
                 times.append(time.monotonic() - begun)
             answer = gate.node.run(["python3", "-c", SOCKS, "7002", str(port)])
             assert "a page in the job" in answer.stdout
-            assert "a page" in fetch(gate, "http://127.0.0.1:7004/").stdout
+            wait_for("-L to a socket", lambda: "a page" in fetch(gate, "http://127.0.0.1:7004/").stdout)
             back = gate.ssh("ada", f"python3 -c {shlex.quote(FETCH)} http://127.0.0.1:7003/")
             assert back.stdout == b"a page in the job\n", back
             refused = gate.node.run(["python3", "-c", SOCKS, "7002", "9"], check=False)
             assert refused.returncode, "where nothing listens nothing answers"
-            tunnel.kill()
-        here.kill()
-        here.wait(10)
-        server.kill()
     print(f"\na page through -L, with Python's start: {min(times):.3f} s")
 
 
@@ -295,9 +291,8 @@ def test_what_is_left_running_serves_the_next_connection(gate, ada):
     port, pid = re.search(rb"port==(\d+)== pid==(\d+)==", first.stdout).groups()
     again = gate.ssh("ada", "bash", options=("-T",), input=script.encode())
     assert again.stdout == first.stdout, "it is still there"
-    with gate.popen("ada", "sleep 100", options=("-L", f"127.0.0.1:7011:127.0.0.1:{int(port)}")) as window:
+    with gate.running("ada", "sleep 100", options=("-L", f"127.0.0.1:7011:127.0.0.1:{int(port)}")):
         wait_for("the page", lambda: "a page" in fetch(gate, "http://127.0.0.1:7011/").stdout)
-        window.kill()
     assert gate.ssh("ada", f"kill {int(pid)}").returncode == 0
 
 
@@ -321,7 +316,7 @@ def test_a_reader_that_leaves_ends_what_writes(gate, ada, program):
 
 
 def test_a_client_that_is_killed_leaves_nothing_behind(gate, ada):
-    with gate.popen("ada", "echo up; exec sleep 12345", options=("-tt",)) as client:
+    with gate.running("ada", "echo up; exec sleep 12345", options=("-tt",)) as client:
         assert client.stdout.readline() == b"up\r\n"
         client.kill()
     gone = ("sleep 12345", "qhub-sshgate-run [A-Z]", "srun.*--job-name=ssh", "sshd-session")
@@ -535,9 +530,8 @@ def test_use_of_a_session_is_activity(gate, ada):
         return gate.hub("GET", "/users/ada")["servers"][""]["last_activity"]
 
     before = last()
-    with gate.popen("ada", "while sleep 0.5; do echo; done") as client:
+    with gate.running("ada", "while sleep 0.5; do echo; done"):
         wait_for("the Hub hears of it", lambda: last() > before, timeout=20)
-        client.kill()
 
 
 def test_a_killed_job_ends_the_session_with_a_message(gate):
@@ -587,14 +581,15 @@ def test_fifty_sessions_at_once(gate, ada):
     gate.ssh("ada", "true")
     memory = gate.metrics()["process_resident_memory_bytes"]
     begun = time.monotonic()
-    clients = [gate.popen("ada", f"read line; echo {number} $line") for number in range(50)]
+    clients = [gate.popen("ada", f"echo up; read line; echo {number} $line") for number in range(50)]
     try:
-        wait_for("all are in", lambda: gate.metrics()["sshgate_sessions"] == 50, timeout=60)
+        assert [client.stdout.readline() for client in clients] == [b"up\n"] * 50
         up = time.monotonic() - begun
 
         def answer(client):
             return client.communicate(b"hello\n", timeout=60)[0].decode()
 
+        assert gate.metrics()["sshgate_sessions"] == 50
         used = gate.metrics()["process_resident_memory_bytes"]
         with concurrent.futures.ThreadPoolExecutor(50) as pool:
             answers = list(pool.map(answer, clients))
