@@ -5,6 +5,7 @@ What needs a kernel's client is in test_nfs_kernel.py.
 """
 
 import subprocess
+import threading
 
 import pytest
 
@@ -110,15 +111,32 @@ def test_no_older_nfs_is_spoken(lab):
     assert [line.split()[4].rpartition(":")[2] for line in listening] == ["2049"]
 
 
+class Reader(threading.Thread):
+    """Reads slowly until ``done`` is set, then the rest: never so slowly that the server's lease (4 s in the lab) ends,
+    which libnfs does not renew while its output waits, as a kernel's client would."""
+
+    def __init__(self, stream, done):
+        super().__init__(daemon=True)
+        self.stream, self.done, self.got = stream, done, 0
+        self.start()
+
+    def run(self):
+        while piece := self.stream.read(1 << 20):
+            self.got += len(piece)
+            self.done.wait(0.2)
+
+
 def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_directory):
     """What a client has open survives every change of the member list; so a join disturbs nobody."""
-    size = 64 << 20
+    size = 512 << 20
     lab.master.run(["truncate", "--size", size, f"{open_directory}/big"])
     server = lab.master.run(["systemctl", "show", "-p", "MainPID", "nfs-ganesha"]).stdout
     read = [*network(lab, "w2"), "nfs-cat", url(f"{open_directory}/big", ADA)]
-    reading = subprocess.Popen([str(word) for word in read], stdout=subprocess.PIPE)
+    reading = subprocess.Popen([str(word) for word in read], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = threading.Event()
+    reader = Reader(reading.stdout, done)
     try:
-        got = len(reading.stdout.read(1 << 20))
+        wait_for("the file is being read", lambda: reader.got)
 
         def without_w1(nodes):
             del nodes["nodes"]["w1"]
@@ -132,8 +150,11 @@ def test_a_member_taken_away_is_refused_and_nobody_else_is_disturbed(lab, open_d
             wait_for("w1 is refused", lambda: nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)
         lab.apply("master", ["nfs"])
         wait_for("w1 is back", lambda: not nfs(lab, "w1", "nfs-ls", "/home", check=False).returncode, timeout=10)
-        assert got + len(reading.communicate(timeout=60)[0]) == size
-        assert reading.returncode == 0
+        done.set()
+        assert (reading.wait(timeout=60), reading.stderr.read()) == (0, b"")
+        reader.join()
+        assert reader.got == size
     finally:
+        done.set()
         reading.kill()
     assert lab.master.run(["systemctl", "show", "-p", "MainPID", "nfs-ganesha"]).stdout == server
