@@ -5,20 +5,23 @@
 include:
   - salt.minion
 
-Salt's requirements are here:
+{% set bootstrap = "/var/lib/qhub/bootstrap" %}
+{% for name, mode in {"install.sh": "0755", "environment.sh": "0755", "requirements.lock": "0644"}.items() %}
+Bootstrap's {{ name }} is here:
   file.managed:
-    - name: /var/lib/qhub/requirements.lock
-    - source: salt://bootstrap/requirements.lock
+    - name: {{ bootstrap }}/{{ name }}
+    - source: salt://bootstrap/{{ name }}
     - makedirs: true
-    - mode: '0644'
+    - mode: '{{ mode }}'
+    - show_changes: false
+    - require_in:
+      - cmd: Salt is installed
+{% endfor %}
 
 Salt is installed:
-  cmd.script:
-    - source: salt://bootstrap/install.sh
-    - args: /var/lib/qhub/requirements.lock {{ mirror }}
-    - unless: test "$(readlink /opt/qhub/salt)" = "/opt/qhub/salt-$(sha256sum /var/lib/qhub/requirements.lock | cut -c1-12)"
-    - require:
-      - file: Salt's requirements are here
+  cmd.run:
+    - name: {{ bootstrap }}/install.sh {{ bootstrap }}/requirements.lock {{ mirror }}
+    - unless: {{ bootstrap }}/environment.sh --check salt {{ bootstrap }}/requirements.lock
 
 Minion's key directory exists:
   file.directory:
