@@ -227,10 +227,20 @@ def _named(identity, fields=None, required=()):
 _mappers = _named("name", {"config": _texts, "consentRequired": _flag}, ["protocolMapper"])
 
 
+def _json(text):
+    """JSON within a text, as Keycloak writes it: without spaces."""
+    try:
+        return json.dumps(json.loads(text), separators=(",", ":"), sort_keys=True)
+    except ValueError:
+        return text
+
+
 def _anything(value):
     """A value whose shape is Keycloak's business: lists of texts in any order, objects with names by name."""
     if isinstance(value, dict):
         return {str(key): _anything(entry) for key, entry in value.items()}
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        return _json(value)
     if not isinstance(value, list):
         return value
     if all(isinstance(entry, dict) for entry in value) and value:
