@@ -1,5 +1,6 @@
 """keycloak_realm against a real Keycloak: whole realms, purging, and pitfalls that others fell into."""
 
+import base64
 import copy
 import json
 
@@ -10,6 +11,7 @@ from tests.functional.keycloak import SALT, calls, writes
 from tests.functional.realm_objects import (
     ALIKE,
     APP,
+    DIRECT,
     EVERYTHING,
     GONE,
     KINDS,
@@ -18,6 +20,7 @@ from tests.functional.realm_objects import (
     client,
     execution,
     listed,
+    login,
     mapper,
     merged,
     named,
@@ -25,6 +28,7 @@ from tests.functional.realm_objects import (
     one,
     organization,
     ours,
+    password,
     person,
     role,
     user,
@@ -212,13 +216,12 @@ def test_a_kind_that_is_not_declared_is_not_purged(realm):
     assert "c" in listed("clients", "clientId")(realm)
 
 
-def test_what_was_there_before_becomes_ours_only_by_adoption(realm):
-    """An object that was made by hand and is declared later may go when it is declared no longer."""
+def test_what_was_made_by_hand_and_declared_later_is_still_not_ours_to_purge(realm):
     realm.apply(roles("mine"))
     realm.hand("POST", "roles", {"name": "theirs"})
     realm.managed(roles("mine", "theirs"))
-    realm.managed(roles("mine"), purge="owned")
-    assert "theirs" not in listed("roles", "name")(realm) or "mine" in listed("roles", "name")(realm)
+    assert realm.managed(roles("mine"), purge="owned") == {}
+    assert realm.managed(roles("mine"), purge="all") == {"role/theirs": GONE}
 
 
 def test_purging_more_than_the_cap_is_refused_unless_forced(realm):
@@ -307,6 +310,25 @@ def test_keys_that_we_do_not_know_pass_through_and_keycloak_judges_them(realm):
     assert client(realm)["attributes"]["of.some.later.keycloak"] == "on"
     ended = realm.modules.state("managed", realm.name, representation={"settingOfTheFuture": True})
     assert ended["result"] is False and "settingOfTheFuture" in ended["comment"]
+
+
+def test_tokens_of_a_client_without_declared_scopes_say_whose_they_are(realm):
+    """Since Keycloak 25 the claim ``sub`` comes with the scope ``basic``, which a client has by default."""
+    realm.managed({"clients": [DIRECT], "users": [person("ada", **password("Initial-1"))]})
+    assert "basic" in client(realm)["defaultClientScopes"]
+    body = login(realm, "ada", "Initial-1")["access_token"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert claims["sub"] == user(realm)["id"]
+
+
+def test_what_keycloak_makes_for_admin_permissions_is_left_alone(realm):
+    """Fine-grained permissions are kept in a client that Keycloak makes when they are switched on."""
+    declared = {"adminPermissionsEnabled": True, "clients": [APP]}
+    realm.managed(declared)
+    names = listed("clients", "clientId")(realm)
+    assert "admin-permissions" in names
+    assert realm.managed(declared, purge="all") == {}
+    assert listed("clients", "clientId")(realm) == names
 
 
 def test_members_of_an_organization_are_left_alone_unless_declared(realm):

@@ -97,6 +97,7 @@ def test_ids_and_imported_people_survive_any_change_of_the_federation(federation
     declared, field = CHANGES[change]
     ident, mappers, people = identities(federation)
     assert set(people) == set(PEOPLE)
+    offline = login(federation, "grace", "grace-s3cret", scope="offline_access")["refresh_token"]
     changes = federation.managed(declared)
     assert all(key.startswith("federation") for key in changes) and changes
     if field:
@@ -104,6 +105,8 @@ def test_ids_and_imported_people_survive_any_change_of_the_federation(federation
     after = identities(federation)
     assert (after[0], after[2]) == (ident, people)
     assert after[1].items() >= mappers.items()
+    token = federation.keycloak.grant(federation.name, "refresh_token", client_id="app", refresh_token=offline)
+    assert token["access_token"], "who is signed in stays so"
     assert login(federation, "grace", "grace-s3cret")
 
 
