@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import os
 import pty
 import re
@@ -296,6 +297,17 @@ def test_what_is_left_running_serves_the_next_connection(gate, ada):
     assert gate.ssh("ada", f"kill {int(pid)}").returncode == 0
 
 
+def test_sessions_share_a_connection(gate, ada):
+    shared = ("-S", "/root/shared")
+    with gate.running("ada", options=(*shared, "-M", "-N")):
+        wait_for("the connection", lambda: not gate.ssh("ada", options=(*shared, "-O", "check")).returncode)
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            run = functools.partial(gate.ssh, "ada", options=shared)
+            results = list(pool.map(run, [f"sleep 1; echo {number}; exit {number}" for number in range(5)]))
+        assert [(each.returncode, each.stdout) for each in results] == [(n, b"%d\n" % n) for n in range(5)]
+        assert gate.metrics()["sshgate_sessions"] == 1
+
+
 # Nothing hangs
 
 
@@ -564,7 +576,7 @@ def test_a_user_has_so_many_sessions_and_no_more(gate, ada):
     try:
         clients = [held(gate) for _ in range(2)]
         more = gate.ssh("ada", "true")
-        assert (more.returncode, b"you have 2 connections already" in more.stderr) == (254, True), more
+        assert (more.returncode, b"you have 2 connections already" in more.stderr) == (255, True), more
         gate.server("dan")
         assert gate.ssh("dan", "true").returncode == 0, "others are free to come"
         for client in clients:

@@ -285,9 +285,7 @@ class Job:
     async def open(self):
         gateway = self.gate.gateway
         if gateway.busy[self.user] >= gateway.settings.limits.sessions_per_user:
-            raise Refused(f"you have {gateway.busy[self.user]} connections already; close some")
-        if sum(gateway.busy.values()) >= gateway.settings.limits.sessions:
-            raise Refused("there are too many connections; try again later")
+            raise Refused("some of your connections are still ending; try again in a moment")
         gateway.busy[self.user] += 1
         key = asyncssh.generate_private_key("ssh-ed25519")
         ours, theirs = socket.socketpair()
@@ -640,6 +638,10 @@ class Gate(asyncssh.SSHServer):
             metrics.count("sshgate_logins_total", result="hub")
             text = "sshgate: JupyterHub does not answer; try again"
             raise asyncssh.DisconnectError(asyncssh.DISC_SERVICE_NOT_AVAILABLE, text) from error
+        if known and (reason := self.gateway.full(name)):
+            say("login", **who, result="full")
+            metrics.count("sshgate_logins_total", result="full")
+            raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, f"sshgate: {reason}")
         say("login", **who, result="accepted" if known else "refused")
         metrics.count("sshgate_logins_total", result="accepted" if known else "refused")
         if known:
@@ -777,6 +779,15 @@ class Gateway:
         for gate in list(self.gates):
             gate.end("stop", "the gateway stops; connect again in a moment")
         await asyncio.sleep(0.2)  # for what was just written
+
+    def full(self, user):
+        """Return why ``user`` cannot have one more connection, or ``None``."""
+        mine = sum(gate.user == user for gate in self.gates)
+        if mine >= self.settings.limits.sessions_per_user:
+            return f"you have {mine} connections already; close some"
+        if len(self.gates) >= self.settings.limits.sessions:
+            return "there are too many connections; try again later"
+        return None
 
     async def accept(self, listener):
         loop, clients = asyncio.get_running_loop(), set()
