@@ -100,7 +100,7 @@ JupyterHub's settings are in place:
     - require:
       - file: JupyterHub's configuration directory exists
 
-{% for name in ("jupyterhub_config.py", "job.sh") %}
+{% for name in ("jupyterhub_config.py", "job.sh.jinja") %}
 JupyterHub's {{ name }} is in place:
   file.managed:
     - name: /etc/jupyterhub/{{ name }}

@@ -32,6 +32,10 @@ KEYWORDS = {
 GUARDS = {"unless", "onlyif", "creates", "stateful", "onchanges", "onchanges_any"}
 
 
+#: What is in no role and is for the master.
+MASTERS = {"bootstrap.master", "jupyterhub", "sshgate"}
+
+
 def sls_names():
     """Return the name of every SLS: what Salt calls ``formulas/slurm/init.sls`` is ``slurm``."""
     paths = (path.relative_to(folder) for folder in FOLDERS for path in folder.rglob("*.sls"))
@@ -56,7 +60,7 @@ def cases():
     def applies(role, name):
         if name in by_role["both"]:
             return name in by_role[role]
-        return role == "master" or name != "bootstrap.master"
+        return role == "master" or name not in MASTERS
 
     names = [name for name in sls_names() if not name.startswith("orch.")]
     return [(role, name) for name in names for role in ROLES if applies(role, name)]

@@ -89,7 +89,7 @@ c.Spawner.notebook_dir = settings["notebook_dir"]
 c.Spawner.start_timeout = settings["start_timeout"]
 c.Spawner.http_timeout = settings["http_timeout"]
 c.Spawner.poll_interval = settings["poll_interval"]
-c.SlurmSpawner.batch_script = (here / "job.sh").read_text()
+c.SlurmSpawner.batch_script = (here / "job.sh.jinja").read_text()
 
 # Services of the Hub's own, each with what it needs and no more.
 c.JupyterHub.services = [

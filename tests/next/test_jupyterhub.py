@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tests.functional.jupyterhub import NAME, PASSWORD, PILLAR, THERE, Hub
 from tests.lab import browser as browsers
 from tests.lab.harness.shell import wait_for
+from tests.next.jupyterhub import NAME, PASSWORD, PILLAR, THERE, Hub
 
 ROOT = f"https://{NAME}"
 WHERE = "import os, socket; print(socket.gethostname(), os.getuid(), os.environ['SLURM_JOB_ID'])"

@@ -15,8 +15,8 @@ import time
 
 import pytest
 
-from tests.functional.sshgate import ADMIN_TOKEN, SERVICE_TOKEN, SETTINGS, Gateway, digest
 from tests.lab.harness.shell import wait_for
+from tests.next.sshgate import ADMIN_TOKEN, SERVICE_TOKEN, SETTINGS, Gateway, digest
 
 SIZE = 100 << 20
 
