@@ -18,8 +18,8 @@ What is compared
     Roles (``clientRoles``, ``composites``) are whole where declared; a user's ``clientRoles`` are looked at in
     the clients that any declared user or ``roles.client`` names. Keys this module does not know are passed to
     Keycloak and compared in the same way. ``credentials`` of a user are used when the user is made, and never
-    looked at again; federated users are never removed. Of ``authorizationSettings`` Keycloak adds what is new,
-    and what it does not change is told as an error. Flows below others are part of the flow at the top.
+    looked at again; federated users are never removed. Of ``authorizationSettings`` nothing is removed, and
+    what is declared no longer is told as an error. Flows below others are part of the flow at the top.
 
 Ownership
     What this module makes carries the attribute ``managed-by: salt`` (clients, client scopes, roles, groups,
@@ -1804,10 +1804,15 @@ class _Writer:
                 self.keycloak("DELETE", f"clients/{client}/{kind}-client-scopes/{self.id('client_scope', name)}")
 
     def authorization(self, change, field):
-        """Resources, scopes, policies and permissions; Keycloak adds and changes them, and removes none."""
-        path = f"clients/{self.id('client', change.key)}/authz/resource-server/import"
+        """Resources, scopes, policies and permissions; Keycloak's import adds and changes, but not resources."""
+        server = f"clients/{self.id('client', change.key)}/authz/resource-server"
+        old, new = ((side.get(field) or {}).get("resources") or {} for side in (change.old, change.new))
+        differing = {name: entry for name, entry in new.items() if name in old and not same(entry, old[name])}
+        for resource in self.keycloak("GET", f"{server}/resource", max=10 * PAGE) if differing else ():
+            if entry := differing.get(resource["name"]):
+                self.keycloak("PUT", f"{server}/resource/{resource['_id']}", {**resource, **render(entry)})
         raw = (self.live.raw.get(("client", change.key)) or {}).get(field)
-        self.keycloak("POST", path, render(merged(_anything(raw), change.new[field])))
+        self.keycloak("POST", f"{server}/import", render(merged(_anything(raw), change.new[field])))
 
     def scope_mappers(self, change, field):
         path = f"client-scopes/{self.id('client_scope', change.key)}/protocol-mappers/models"
