@@ -427,7 +427,10 @@ NOT_SETTINGS = frozenset(
 )
 # What Keycloak makes of itself, and what a new realm therefore has.
 BUILT_IN = {
-    "client": {"account", "account-console", "admin-cli", "broker", "realm-management", "security-admin-console"},
+    "client": {
+        "account", "account-console", "admin-cli", "admin-permissions", "broker", "realm-management",
+        "security-admin-console",
+    },
     "client_scope": {
         "acr", "address", "AuthnContextClassRef", "basic", "email", "microprofile-jwt", "offline_access",
         "organization", "phone", "profile", "role_list", "roles", "saml_organization", "service_account",
