@@ -69,6 +69,7 @@ Firewall is off:
   service.dead:
     - name: qhub-firewall
     - enable: false
+    - onlyif: test -e /etc/systemd/system/qhub-firewall.service
   cmd.run:
     - name: nft delete table inet qhub
     - onlyif: nft list table inet qhub
