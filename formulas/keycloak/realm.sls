@@ -9,6 +9,8 @@ Realm that people get their passwords in is known:
     - name: /etc/keycloak/people.json
     - contents: {{ {"realm": realm.name, "address": "https://" ~ pillar.cluster.public_name ~ "/auth/realms/" ~ realm.name ~ "/account/"} | json | json }}
     - mode: '0644'
+    - require:
+      - file: Salt's secret in Keycloak is in place
 
 Realm is as declared:
   keycloak_realm.managed:
