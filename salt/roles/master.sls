@@ -18,6 +18,8 @@ include:
   - postgresql
   - keycloak
   - keycloak.realm
+  - jupyterhub
+  - sshgate
   - node_exporter
 
 # A whole highstate knows all routes and all openings that there are.

@@ -7,6 +7,8 @@ include:
   - users
   - nfs
   - slurm.worker
+  - jupyterhub.worker
+  - sshgate.worker
   - node_exporter
 
 # A whole highstate knows all openings that there are.

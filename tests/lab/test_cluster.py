@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.lab.harness import settings
+
 
 @pytest.mark.parametrize("worker", ["w1", "w2"])
 def test_a_user_runs_a_job_on_each_worker(lab, worker):
@@ -61,7 +63,7 @@ def test_no_unit_has_failed(lab, name):
 
 def test_metrics_are_bound_to_the_cluster_network(lab):
     listening = lab.node("w1").run(["ss", "-tlnH", "sport", "=", ":9100"]).stdout.split()
-    assert listening[3] == "10.98.0.11:9100"
+    assert listening[3] == f"{settings.ADDRESSES['w1']}:9100"
 
 
 def test_the_slurm_key_is_its_users_alone(lab):

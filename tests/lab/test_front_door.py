@@ -595,7 +595,7 @@ client.settimeout(2)
 client.connect((sys.argv[1], 53))
 client.send(query)
 try:
-    print(client.recv(512)[-4:] == socket.inet_aton("10.98.0.11"))
+    print(client.recv(512)[-4:] == socket.inet_aton(sys.argv[2]))
 except OSError:
     print(False)
 """
@@ -617,7 +617,7 @@ def scanned(lab):
 @pytest.fixture(scope="module")
 def askers(lab):
     """``{who: start of a command that runs there}``; strangers have a machine of their own on the lab's bridge."""
-    name, inside, outside = "qhub-stranger", "10.98.0.200", "203.0.113.5"
+    name, inside, outside = "qhub-stranger", str(settings.NETWORK[200]), "203.0.113.5"
     bridge, inner = "qhub-str0", "qhub-str1"
     # What the site's router would do for the one outside.
     ways = [(node, ["ip", "route", "add", outside, "dev", "host0"]) for node in (lab.master, lab.node("w1"))]
@@ -655,7 +655,7 @@ def speaking(who):
     try:
         yield
     finally:
-        run([*way, "10.98.0.200"])
+        run([*way, str(settings.NETWORK[200])])
 
 
 @pytest.mark.parametrize("who", OPEN)
@@ -671,7 +671,7 @@ def test_only_the_listed_ports_answer(lab, askers, who):
 def test_only_members_are_told_names(askers):
     for who in ("a worker", "a stranger in the network", "a stranger outside"):
         with speaking(who):
-            told = run([*askers[who], "python3", "-c", DNS, MASTER]).stdout.strip()
+            told = run([*askers[who], "python3", "-c", DNS, MASTER, settings.ADDRESSES["w1"]]).stdout.strip()
         assert told == str(who == "a worker"), who
 
 

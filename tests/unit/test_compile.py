@@ -33,7 +33,7 @@ GUARDS = {"unless", "onlyif", "creates", "stateful", "onchanges", "onchanges_any
 
 
 #: What is in no role and is for the master.
-MASTERS = {"bootstrap.master", "jupyterhub", "sshgate"}
+MASTERS = {"bootstrap.master"}
 
 
 def sls_names():

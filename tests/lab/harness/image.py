@@ -49,6 +49,7 @@ def mirror():
     directory = settings.CACHE / "mirror"
     inputs = [
         *sorted((settings.REPOSITORY / "formulas").glob("*/defaults.yaml")),
+        *sorted((settings.REPOSITORY / "formulas").glob("*/requirements.lock")),
         settings.REPOSITORY / "salt/bootstrap/requirements.lock",
         settings.REPOSITORY / "salt/bootstrap/mirror.py",
         settings.REPOSITORY / "salt/bootstrap/fetch.py",

@@ -5,7 +5,7 @@ from pathlib import Path
 from . import settings
 from .shell import run
 
-TABLE = "qhub_lab"
+TABLE = f"qhub_lab{settings.NUMBER or ''}"
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 

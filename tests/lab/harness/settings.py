@@ -6,10 +6,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("QHUB_LAB_CACHE", Path.home() / ".cache/qhub-lab"))
-STATE = Path(os.environ.get("QHUB_LAB_STATE", "/var/lib/qhub-lab"))
+# A second lab beside the first has a number of its own (2 to 255), and with it a directory and a network.
+NUMBER = int(os.environ.get("QHUB_LAB_NUMBER", "0"))
+STATE = Path(f"/var/lib/qhub-lab{NUMBER or ''}")
 
-BRIDGE = "br-qhub"
-NETWORK = ipaddress.ip_network("10.98.0.0/24")
+BRIDGE = f"br-qhub{NUMBER or ''}"
+NETWORK = ipaddress.ip_network(f"10.98.{NUMBER}.0/24")
 GATEWAY = NETWORK[1]
 ADDRESSES = {"master": str(NETWORK[10]), **{f"w{n}": str(NETWORK[10 + n]) for n in range(1, 21)}}
 NODES = ("master", "w1", "w2")
