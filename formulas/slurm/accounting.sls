@@ -1,7 +1,7 @@
 # Who may use how much: pillar/users.sls in Slurm's accounting database.
 include:
   - slurm.controller
-  - users
+  - people
 
 Accounts, associations and QOS are as declared:
   slurm_account.managed:

@@ -3,8 +3,7 @@
 {% from "traefik/macros.jinja" import routes %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set hub_api = sshgate.hub_api or "https://" ~ pillar.cluster.public_name ~ "/hub/api" %}
-{% set ids = pillar.cluster.get("ids", {}) %}
-{% set uids = [ids.get("min", 10000), ids.get("max", 60000)] %}
+{% set uids = [pillar.cluster.ids.min, pillar.cluster.ids.max] %}
 {% set settings = {
   "address": "127.0.0.1",
   "port": sshgate.port,

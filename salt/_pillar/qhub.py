@@ -65,6 +65,7 @@ def ext_pillar(minion_id, pillar):
     added["roles"] = roles(pillar, minion_id)
     public = f"{master}.{pillar['cluster'].get('domain', added['cluster'].get('domain'))}"
     added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
+    added["cluster"]["ids"] = {**ID_RANGE, **pillar["cluster"].get("ids", {})}
     if minion_id == master:
         added["members"] = members(pillar, accepted_keys(__opts__["pki_dir"]))
         added["keycloak_realm"] = {

@@ -6,9 +6,11 @@ include:
   - firewall
   - names.server
   - names
-  - users.source
-  - users
-  - users.homes
+  - people.source
+  - people
+  - people.homes
+  - sshd.source
+  - sshd
   - nfs
   - mariadb
   - slurm.database

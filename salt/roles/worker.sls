@@ -4,7 +4,8 @@ include:
   - base
   - firewall
   - names
-  - users
+  - people
+  - sshd
   - nfs
   - slurm.worker
   - jupyterhub.worker

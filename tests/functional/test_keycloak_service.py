@@ -181,6 +181,10 @@ class Machine:
     def sql(self, statement):
         return self.node.run(["psql", "-XAtc", statement, "keycloak"], user="postgres").stdout.split()
 
+    def active(self, program):
+        unit = {"postgresql": "postgresql@17-main"}.get(program, program)
+        return not self.node.run(["systemctl", "--quiet", "is-active", unit], check=False).returncode
+
     def pid(self, program):
         find = {
             "keycloak": "pgrep -u keycloak java",
@@ -305,6 +309,8 @@ def test_it_comes_back_when_killed(machine, program):
     machine.node.run(["kill", "-9", before[0]])
     with step(f"Waiting for {program}"):
         wait_for(f"{program} is back", lambda: "ada" in (machine.people() or []), timeout=90)
+        # PostgreSQL answers some seconds before its starter says so, and systemd believes the latter.
+        wait_for("systemd says so", lambda: machine.active(program), timeout=30)
     assert machine.pid(program) != before[0]
     assert machine.pid(other) == before[1], "the other one has borne it"
 

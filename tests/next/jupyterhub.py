@@ -155,7 +155,7 @@ class Hub:
             self.set_pillar(PILLAR)
             self.node.run(["python3", f"{bootstrap}/secrets.py", "/var/lib/qhub/pillar"])
             self.node.write("/etc/jupyterhub/conf.d/driver.py", DRIVER)
-        self.good("base", "users.source", "users", "users.homes", "slurm.controller", "slurm.worker")
+        self.good("base", "people.source", "people", "people.homes", "slurm.controller", "slurm.worker")
         self.good("slurm.accounting", "keycloak.realm")
         self.good("jupyterhub", "jupyterhub.worker")
         self.ca.write_text(self.node.read("/var/lib/qhub/ca/ca.crt"))

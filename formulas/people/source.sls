@@ -1,16 +1,16 @@
 # On the master: the files that every node gets. Workers never see the users' pillar.
-{% from "users/map.jinja" import users %}
+{% from "people/map.jinja" import people %}
 
 include:
-  - users
+  - people
 
-{% for name in ("passwd", "group") %}
+{% for name in ("passwd", "group", "shadow") %}
 List of {{ name }} entries is rendered:
   file.managed:
     - name: /var/lib/qhub/files/generated/{{ name }}
-    - source: salt://users/files/{{ name }}.jinja
+    - source: salt://people/files/{{ name }}.jinja
     - template: jinja
-    - context: {settings: {{ users | json }}}
+    - context: {settings: {{ people | json }}}
     - makedirs: true
     - mode: '0644'
     - require_in:

@@ -1,12 +1,12 @@
 # Every node knows the people.
-{% from "users/map.jinja" import users %}
+{% from "people/map.jinja" import people %}
 
 Users are looked up in a second set of files:
   pkg.installed:
-    - pkgs: {{ users.packages | json }}
+    - pkgs: {{ people.packages | json }}
     - install_recommends: false
 
-{% for database in ("passwd", "group") %}
+{% for database, mode in {"passwd": "0644", "group": "0644", "shadow": "0640"}.items() %}
 Users' {{ database }} entries are known:
   file.managed:
     - name: /var/lib/extrausers/{{ database }}
@@ -16,7 +16,8 @@ Users' {{ database }} entries are known:
     - source: salt://generated/{{ database }}
 {% endif %}
     - makedirs: true
-    - mode: '0644'
+    - mode: '{{ mode }}'
+    - group: {{ "shadow" if database == "shadow" else "root" }}
     - show_changes: false
 
 Name service asks for {{ database }} entries there:
