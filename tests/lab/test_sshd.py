@@ -17,7 +17,8 @@ def ssh(lab, tmp_path_factory):
     nodes = {name: lab.node(name) for name in ("master", "w1")}
     hosts = [f"{node.address} {node.read('/etc/ssh/ssh_host_ed25519_key.pub')}" for node in nodes.values()]
     (home / "known_hosts").write_text("".join(hosts))
-    options = [*NEVER_ASK, "-o", f"UserKnownHostsFile={home}/known_hosts", "-o", "IdentitiesOnly=yes", "-i", home / "key"]
+    known = ["-o", f"UserKnownHostsFile={home}/known_hosts"]
+    options = [*NEVER_ASK, *known, "-o", "IdentitiesOnly=yes", "-i", home / "key"]
 
     def with_keys(users):
         for name in ("marie", "ada"):
@@ -64,8 +65,8 @@ def squeue(lab, job):
 
 def test_a_group_shares_a_folder(lab, ssh):
     folder = "/home/groups/physics"
-    assert ssh("marie", f"rm -rf {folder}/notes; mkdir {folder}/notes && echo one > {folder}/notes/today").returncode == 0
-    shown = ssh("ada", f"echo two >> {folder}/notes/today && cat {folder}/notes/today && stat -c %G:%a {folder}/notes")
+    assert ssh("marie", f"cd {folder} && rm -rf notes && mkdir notes && echo one > notes/today").returncode == 0
+    shown = ssh("ada", f"cd {folder} && echo two >> notes/today && cat notes/today && stat -c %G:%a notes")
     assert shown.stdout.split() == ["one", "two", "physics:2775"], shown.stderr
     denied = lab.as_user("guest", ["ls", folder], check=False)
     assert "Permission denied" in denied.stderr
@@ -77,7 +78,7 @@ def test_a_group_shares_a_folder(lab, ssh):
 
 def test_a_locked_person_is_locked_out_whatever_keys_there_are(lab, ssh):
     lab.master.run(["install", "-d", "-o", "guest", "-m", "0700", "/home/guest/.ssh"])
-    key = lab.master.run(["awk", "$1 == \"marie\" {print $2, $3}", "/etc/ssh/people_keys"]).stdout
+    key = lab.master.run(["awk", '$1 == "marie" {print $2, $3}', "/etc/ssh/people_keys"]).stdout
     lab.master.write("/home/guest/.ssh/authorized_keys", key)
     try:
         done = ssh("guest", "-N", "-o", "ExitOnForwardFailure=yes", "-L", "7022:127.0.0.1:22")
