@@ -1,5 +1,5 @@
 # JupyterHub, on the master. It listens on loopback, behind the front door, and has no rights of its own: what it does in
-# Slurm, qhub-notebooks does as the person; what it wants of the front door, qhub-hub-routes checks.
+# Slurm, qhub-jobs does as the person (formulas/jobs); what it wants of the front door, qhub-hub-routes checks.
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
 {% from "traefik/map.jinja" import traefik %}
@@ -21,14 +21,11 @@
   },
 } %}
 {% do settings.update(jupyterhub) %}
-{% set people = {} %}
-{% for name, user in pillar.users.items() if not user.get("locked") and user.get("role") != "viewer" %}
-{% do people.update({name: user.uid}) %}
-{% endfor %}
 {% set first, last = jupyterhub.notebook_ports.split("-") %}
 
 include:
   - artifacts
+  - jobs
   - jupyterlab
   - postgresql
   - traefik
@@ -40,10 +37,13 @@ JupyterHub's user exists:
     - name: jupyterhub
     - system: true
     - usergroup: true
+    - groups: [qhub-jobs]
     - home: /var/lib/jupyterhub
     - createhome: false
     - shell: /usr/sbin/nologin
     - fullname: JupyterHub
+    - require:
+      - group: Group of services that start jobs exists
 
 {{ database("jupyterhub") }}
 
@@ -82,16 +82,6 @@ Directory {{ name }} of the site is here:
       - service: JupyterHub is running
 {% endfor %}
 
-JupyterHub knows the people:
-  file.managed:
-    - name: /etc/jupyterhub/people.json
-    - contents: {{ {"cluster": cluster.name, "people": people} | json | json }}
-    - mode: '0644'
-    - require:
-      - file: JupyterHub's configuration directory exists
-    - require_in:
-      - service: JupyterHub is running
-
 JupyterHub's settings are in place:
   file.managed:
     - name: /etc/jupyterhub/settings.json
@@ -114,28 +104,24 @@ JupyterHub's {{ name }} is in place:
 
 JupyterHub's additions are in place:
   file.recurse:
-    - name: /usr/local/lib/qhub-jupyterhub/qhub_hub
+    - name: /usr/local/lib/qhub/qhub_hub
     - source: salt://jupyterhub/files/qhub_hub
     - file_mode: '0644'
     - dir_mode: '0755'
     - clean: true
     - exclude_pat: '*__pycache__*'
 
-{% for name in ("qhub-notebooks", "qhub-hub-routes") %}
-{{ name }} is installed:
+qhub-hub-routes is installed:
   file.managed:
-    - name: /usr/local/sbin/{{ name }}
-    - source: salt://jupyterhub/files/{{ name }}
+    - name: /usr/local/sbin/qhub-hub-routes
+    - source: salt://jupyterhub/files/qhub-hub-routes
     - mode: '0755'
-{% endfor %}
 
-{% for name in ("qhub-notebooks.socket", "qhub-notebooks@.service", "qhub-hub-routes.path") %}
-Unit {{ name }} is in place:
+Unit qhub-hub-routes.path is in place:
   file.managed:
-    - name: /etc/systemd/system/{{ name }}
-    - source: salt://jupyterhub/files/{{ name }}
+    - name: /etc/systemd/system/qhub-hub-routes.path
+    - source: salt://jupyterhub/files/qhub-hub-routes.path
     - mode: '0644'
-{% endfor %}
 
 Unit qhub-hub-routes.service is in place:
   file.managed:
@@ -144,18 +130,6 @@ Unit qhub-hub-routes.service is in place:
     - template: jinja
     - context: {network: {{ cluster.network | json }}, first: {{ first }}, last: {{ last }}}
     - mode: '0644'
-
-JupyterHub gets jobs submitted:
-  service.running:
-    - name: qhub-notebooks.socket
-    - enable: true
-    - require:
-      - file: qhub-notebooks is installed
-      - user: JupyterHub's user exists
-      - file: Unit qhub-notebooks@.service is in place
-      - file: JupyterHub knows the people
-    - watch:
-      - file: Unit qhub-notebooks.socket is in place
 
 # What is in it, the Hub and qhub-hub-routes say.
 Routes to servers have a file:
@@ -194,7 +168,7 @@ JupyterHub is running:
       - cmd: Database jupyterhub exists
       - cmd: JupyterLab is here
       - file: Program that starts notebook servers is installed
-      - service: JupyterHub gets jobs submitted
+      - service: Services get jobs started
       - service: JupyterHub gets routes
       - service: Traefik is running
     - watch:

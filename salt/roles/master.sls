@@ -20,6 +20,7 @@ include:
   - postgresql
   - keycloak
   - keycloak.realm
+  - jobs
   - jupyterhub
   - sshgate
   - node_exporter

@@ -95,7 +95,7 @@ c.SlurmSpawner.batch_script = (here / "job.sh.jinja").read_text()
 c.JupyterHub.services = [
     {
         "name": "keeper",
-        "command": [sys.executable, "-m", "qhub_hub.keeper", str(here / "people.json"), "10"],
+        "command": [sys.executable, "-m", "qhub_hub.keeper", "/etc/qhub/people.json", "10"],
         "environment": {"PYTHONPATH": os.environ["PYTHONPATH"]},
     },
     {"name": "prometheus", "api_token": secret("metrics_token")},

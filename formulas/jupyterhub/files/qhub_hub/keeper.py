@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from qhub_hub.slurm import SlurmError, ask
+from qhub_jobs.slurm import SlurmError, ask
 
 API = os.environ.get("JUPYTERHUB_API_URL", "")
 

@@ -17,8 +17,8 @@ from jupyterhub.apihandlers.base import APIHandler
 from tornado import web
 from traitlets import Dict, Float, Integer, Unicode
 
-from qhub_hub.limits import NAME, Offer, Refused
-from qhub_hub.slurm import SlurmError, ask, limits, queue
+from qhub_jobs.limits import NAME, Offer, Refused
+from qhub_jobs.slurm import SlurmError, ask, limits, queue
 
 # batchspawner's own lets a server set anything about itself in the Hub: the address that the Hub then goes to, even.
 default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
@@ -77,7 +77,7 @@ class Said(web.HTTPError):
 
 
 class NotebookSpawner(SlurmSpawner):
-    """Submits, finds and cancels jobs through qhub-notebooks; all servers share one look at the queue."""
+    """Submits, finds and cancels jobs through qhub-jobs; all servers share one look at the queue."""
 
     profiles = Dict(help="What people choose from.").tag(config=True)
     first_port = Integer(63001, help="First port that servers listen on.").tag(config=True)

@@ -122,7 +122,7 @@ class Cluster:
 
     @classmethod
     def read(cls, associations, qos, partitions, nodes):
-        """Return it from what sacctmgr, scontrol and sinfo print (qhub-notebooks: ``limits``)."""
+        """Return it from what sacctmgr, scontrol and sinfo print (qhub-jobs: ``limits``)."""
         rows = [line.split("|") for line in associations.splitlines() if line]
         above, group_limits = {}, {}
         for account, parent, user, _part, _qos, _default, _wall, _most, _node, group in rows:

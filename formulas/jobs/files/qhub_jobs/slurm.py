@@ -1,12 +1,12 @@
-"""What the Hub asks of Slurm, once for all servers, through the program that root runs for it (qhub-notebooks)."""
+"""What a service asks of Slurm, once for all its jobs, through the program that root runs for it (qhub-jobs)."""
 
 import asyncio
 import json
 import time
 
-from qhub_hub.limits import Cluster
+from qhub_jobs.limits import Cluster
 
-SOCKET = "/run/qhub-notebooks.sock"
+SOCKET = "/run/qhub-jobs.sock"
 TIMEOUT = 90  # seconds for an answer: some programs of Slurm's, one after the other
 
 
@@ -26,7 +26,7 @@ async def ask(verb, **words):
             finally:
                 writer.close()
     except (OSError, ValueError) as error:
-        raise SlurmError(f"qhub-notebooks does not answer: {error or 'too late'}") from error
+        raise SlurmError(f"qhub-jobs does not answer: {error or 'too late'}") from error
     if "error" in answer:
         raise SlurmError(answer["error"])
     return answer

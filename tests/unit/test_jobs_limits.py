@@ -1,4 +1,4 @@
-"""What the Hub offers and refuses: formulas/jupyterhub/files/qhub_hub/limits.py, from what Slurm prints."""
+"""What services offer and refuse: formulas/jobs/files/qhub_jobs/limits.py, from what Slurm prints."""
 
 import importlib.util
 import itertools
@@ -12,9 +12,7 @@ from tests.unit.conftest import ROOT
 
 
 def load():
-    spec = importlib.util.spec_from_file_location(
-        "qhub_hub_limits", ROOT / "formulas/jupyterhub/files/qhub_hub/limits.py"
-    )
+    spec = importlib.util.spec_from_file_location("qhub_jobs_limits", ROOT / "formulas/jobs/files/qhub_jobs/limits.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -1,0 +1,1 @@
+"""What services may do with Slurm for people: limits say what, slurm does it."""
