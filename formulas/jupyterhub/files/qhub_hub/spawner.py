@@ -14,11 +14,10 @@ from batchspawner import JobStatus, SlurmSpawner
 from jinja2 import Environment
 from jupyterhub.apihandlers import default_handlers
 from jupyterhub.apihandlers.base import APIHandler
-from tornado import web
-from traitlets import Dict, Float, Integer, Unicode
-
 from qhub_jobs.limits import NAME, Offer, Refused
 from qhub_jobs.slurm import SlurmError, ask, limits, queue
+from tornado import web
+from traitlets import Dict, Float, Integer, Unicode
 
 # batchspawner's own lets a server set anything about itself in the Hub: the address that the Hub then goes to, even.
 default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
