@@ -2,13 +2,11 @@
 # Slurm, qhub-jobs does as the person (formulas/jobs); what it wants of the front door, qhub-hub-routes checks.
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
-{% from "traefik/map.jinja" import traefik %}
+{% from "traefik/macros.jinja" import inside %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set cluster = pillar.cluster %}
 {% set public = "https://" ~ cluster.public_name %}
-{# Nodes reach the Hub through the front door, by a name that its certificate has. #}
-{% set inside = cluster.master.id ~ "." ~ cluster.domain if traefik.certificate.source == "internal" else cluster.public_name %}
 {% set bundle = "/etc/ssl/certs/ca-certificates.crt" %}
 {% set settings = {
   "public_url": public,

@@ -31,6 +31,9 @@ GENERATE = {
         "jupyterhub_cookie_secret": password,
         "jupyterhub_crypt_key": password,
         "jupyterhub_metrics_token": password,
+        # Dask-Gateway's own: what the keys of clusters are sealed with, and how its proxy knows it.
+        "dask_gateway_database_key": password,
+        "dask_gateway_proxy_token": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

@@ -23,6 +23,8 @@ include:
   - jobs
   - jupyterhub
   - sshgate
+  - dask_gateway
+  - dask_gateway.client
   - node_exporter
 
 # A whole highstate knows all routes and all openings that there are.

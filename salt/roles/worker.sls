@@ -10,6 +10,7 @@ include:
   - slurm.worker
   - jupyterhub.worker
   - sshgate.worker
+  - dask_gateway.client
   - node_exporter
 
 # A whole highstate knows all openings that there are.

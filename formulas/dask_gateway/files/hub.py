@@ -1,0 +1,7 @@
+# Written by Salt (formulas/dask_gateway): people's tokens, and those of their servers, are good for Dask-Gateway too.
+dask = "access:services!service=dask-gateway"
+c.JupyterHub.services.append({"name": "dask-gateway"})  # noqa: F821
+c.JupyterHub.load_roles += [  # noqa: F821
+    {"name": "user", "scopes": ["self", dask]},
+    {"name": "server", "scopes": ["users:activity!user", "access:servers!server", dask]},
+]

@@ -1,0 +1,1 @@
+"""What this cluster's Dask-Gateway does beside Dask-Gateway's own."""
