@@ -7,10 +7,11 @@ import time
 from dask_gateway_server.backends.base import ClusterConfig, PublicException
 from dask_gateway_server.backends.db_base import DBBackendBase
 from dask_gateway_server.traitlets import Type
-from qhub_dask.options import bounds
 from qhub_jobs.people import unix_groups
 from qhub_jobs.slurm import SlurmError, ask, queue
 from traitlets import Dict, Integer, Unicode
+
+from qhub_dask.options import bounds
 
 MIB = 1 << 20
 # The keys come in the environment, as files need a directory that is there before the job is.
