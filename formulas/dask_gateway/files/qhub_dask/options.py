@@ -55,6 +55,8 @@ class Choice:
             raise web.HTTPForbidden(reason="There is no environment yet that has dask-gateway in it.")
         worker, most = settings["worker"], bounds(settings, groups)
 
+        # No nanny: Slurm and the gateway look after workers, and who is gone is replaced. And where Debian's Python 3.13 meets
+        # OpenSSL 3.5, a connection that ends, as a nanny's first one does, takes others of the scheduler's with it.
         def configuration(chosen, _user):
             asked = {key: chosen[key] for key in ("account", "partition", "qos", "time", "cpus", "memory", "gpus")}
             offer.checked({**asked, **settings["scheduler"], "gpus": 0})
@@ -67,7 +69,7 @@ class Choice:
                 "scheduler_cores": settings["scheduler"]["cpus"],
                 "scheduler_memory": settings["scheduler"]["memory"] * MIB,
                 "scheduler_cmd": [f"{known[chosen['environment']]}/bin/dask", "scheduler"],
-                "worker_cmd": [f"{known[chosen['environment']]}/bin/dask", "worker"],
+                "worker_cmd": [f"{known[chosen['environment']]}/bin/dask", "worker", "--no-nanny"],
                 "cluster_max_workers": workers(most, got["cpus"], got["memory"]),
             }
 
