@@ -161,17 +161,24 @@ def choose(shown, **chosen):
 def lab_is_there(shown):
     """Wait until JupyterLab can be used."""
     shown.wait_for_url(f"{ROOT}/user/**/lab**", timeout=SPAWN_TIMEOUT)
-    shown.locator(".jp-Launcher").first.wait_for(timeout=SPAWN_TIMEOUT)
+    shown.locator(".jp-Launcher, .jp-DirListing").first.wait_for(timeout=SPAWN_TIMEOUT)
+
+
+def new_notebook(shown):
+    """Open a new notebook, with nothing of before around it, and wait for its kernel."""
+    shown.goto(shown.url.partition("?")[0] + "?reset")
+    lab_is_there(shown)
+    shown.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
+    shown.get_by_text("(ipykernel) | Idle").wait_for(timeout=SPAWN_TIMEOUT)  # what is run before is lost
 
 
 def run_cell(shown, code):
-    """Run code in a new notebook and return what it prints."""
-    shown.goto(shown.url.partition("?")[0] + "?reset")  # nothing of before is open
-    lab_is_there(shown)
-    shown.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
-    shown.locator(".jp-Notebook .cm-content").first.click()
-    shown.keyboard.type(code)
+    """Run code in the notebook's last cell and return what it prints."""
+    cells = shown.locator(".jp-Notebook .cm-content")
+    outputs = shown.locator(".jp-OutputArea-output pre")
+    there = outputs.count()
+    cells.last.click()
+    cells.last.fill(code)
     shown.keyboard.press("Shift+Enter")
-    output = shown.locator(".jp-OutputArea-output pre").first
-    output.wait_for(timeout=SPAWN_TIMEOUT)
-    return output.inner_text()
+    outputs.nth(there).wait_for(timeout=SPAWN_TIMEOUT)
+    return outputs.nth(there).inner_text()

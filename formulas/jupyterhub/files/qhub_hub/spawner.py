@@ -137,8 +137,8 @@ class NotebookSpawner(SlurmSpawner):
         return " ".join(map(quoted, words))
 
     def suffix(self):
-        """Return what tells the job and the log of a named server from others."""
-        return "-" + re.sub(r"[^A-Za-z0-9_.-]", "-", self.name)[:64] if self.name else ""
+        """Return what tells the job and the log of a named server from others. Names are slugs."""
+        return f"-{self.name}" if self.name else ""
 
     async def start(self):
         """Submit the job, wait until its server says its port, and return where that listens."""
