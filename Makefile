@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell test lint bench
+.PHONY: help lab lab-down lab-status lab-shell test screenshots lint bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,6 +26,10 @@ lab-shell: ## a shell on one of its machines: NODE=w1 [CMD='...']
 
 test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
 	@$(BIN)/pytest $(T)
+
+screenshots: $(BIN)/.ready ## take the README's pictures of the lab anew (docs/images)
+	@mkdir -p docs/images
+	@QHUB_SCREENSHOTS=1 $(BIN)/pytest tests/lab/test_notebooks.py -k 'under_ones_own_account or full_partition'
 
 bench: $(BIN)/.ready ## the figures, each beside what it is compared to
 	@$(BIN)/python -m tests.bench

@@ -26,7 +26,8 @@ users: {}
 #     full_name: Ada Lovelace
 #     email: ada@example.org
 #     groups: [physics]
-#     role: admin                    # in the web services: admin, developer (the default) or viewer
+#     role: admin                    # in the web services: admin, developer (the default) or viewer; admins reach
+#                                    # everybody's notebook server
 #     locked: true                   # may not sign in for now; everything else stays
 #     ssh_keys:
 #       - ssh-ed25519 AAAA... ada@laptop

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.lab import hub as the_hub
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings, site
 from tests.lab.harness.node import machines
@@ -108,6 +109,13 @@ def lab():
 def master(lab):
     """The lab's master."""
     return lab.master
+
+
+@pytest.fixture(scope="session")
+def hub(lab, tmp_path_factory):
+    """JupyterHub, to be asked as its administrator."""
+    with the_hub.driven(lab, tmp_path_factory.mktemp("hub")) as driven:
+        yield driven
 
 
 @pytest.hookimpl(wrapper=True)

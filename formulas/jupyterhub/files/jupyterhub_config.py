@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import qhub_hub
 from qhub_hub.login import RealmAuthenticator, groups
 from qhub_hub.spawner import NotebookSpawner
 
@@ -27,7 +28,7 @@ c.JupyterHub.db_url = "postgresql+psycopg:///jupyterhub?host=/run/postgresql"
 c.JupyterHub.upgrade_db = True
 c.JupyterHub.cookie_secret = hashlib.sha256(secret("cookie_secret").encode()).digest()
 c.CryptKeeper.keys = [hashlib.sha256(secret("crypt_key").encode()).digest()]
-c.JupyterHub.template_paths = [str(here / "templates")]
+c.JupyterHub.template_paths = [str(here / "templates"), str(Path(qhub_hub.__file__).with_name("templates"))]
 c.JupyterHub.template_vars = {"announcement": settings["announcement"]}
 c.JupyterHub.tornado_settings = {"headers": {"Content-Security-Policy": "frame-ancestors 'none'"}}
 

@@ -55,7 +55,7 @@ class Choice:
             raise web.HTTPForbidden(reason="There is no environment yet that has dask-gateway in it.")
         worker, most = settings["worker"], bounds(settings, groups)
 
-        # No nanny: Slurm and the gateway look after workers, and who is gone is replaced. And where Debian's Python 3.13
+        # No nanny: Slurm and the gateway see to workers, and who is gone is replaced. And where Debian's Python 3.13
         # meets OpenSSL 3.5, a connection that ends, as a nanny's first one does, takes others of the scheduler with it.
         def configuration(chosen, _user):
             asked = {key: chosen[key] for key in ("account", "partition", "qos", "time", "cpus", "memory", "gpus")}

@@ -253,10 +253,17 @@ class Offer:
         found = {p.name: p for a, p in self.places if account in (None, a.account)}
         return sorted(found, key=lambda name: not found[name].default)
 
-    def qualities(self):
-        """Return the QOS to choose from."""
-        found = [quality for place in self.places for quality in self.cluster.qualities_of(*place)]
-        return list(dict.fromkeys(found))
+    def choices(self):
+        """Return each combination that may be chosen, and the most that one job may have there (None: any number)."""
+        found = []
+        for association, partition in self.places:
+            for quality in self.cluster.qualities_of(association, partition) or [""]:
+                wall, most = self.cluster.most(association, partition, quality)
+                words = {"account": association.account, "partition": partition.name, "qos": quality}
+                limits = {"memory": most.get("mem"), "cpus": most.get("cpu"), "gpus": most.get("gpu", 0)}
+                found.append({**words, "time": None if wall is None else wall / 60, **limits})
+        first = self.partitions()
+        return sorted(found, key=lambda choice: first.index(choice["partition"]))  # each account's default first
 
     def has_gpus(self):
         """Whether there is any GPU to choose."""

@@ -1,11 +1,8 @@
 """A notebook server as a Slurm job: batchspawner's SlurmSpawner, which asks Slurm in the Hub's own way."""
 
 import asyncio
-import grp
 import html
 import json
-import os
-import pwd
 import re
 import time
 from pathlib import Path
@@ -14,7 +11,8 @@ from batchspawner import JobStatus, SlurmSpawner
 from jinja2 import Environment
 from jupyterhub.apihandlers import default_handlers
 from jupyterhub.apihandlers.base import APIHandler
-from qhub_jobs.limits import NAME, Offer, Refused
+from qhub_jobs.limits import Offer, Refused
+from qhub_jobs.people import unix_groups
 from qhub_jobs.slurm import SlurmError, ask, limits, queue
 from tornado import web
 from traitlets import Dict, Float, Integer, Unicode
@@ -23,6 +21,7 @@ from traitlets import Dict, Float, Integer, Unicode
 default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
 
 FORM = Environment(autoescape=True).from_string(Path(__file__).with_name("form.html").read_text())
+LOG = ".jupyterhub{}.log"  # in the person's home: what the job prints
 
 REASONS = {
     "None": "The job is about to start",
@@ -50,21 +49,6 @@ def words_for(reason):
         if re.fullmatch(pattern, reason):
             return f"{text} ({reason})."
     return f"The job waits ({reason})."
-
-
-def unix_groups(name):
-    """Return the names of somebody's Unix groups."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return []
-    found = []
-    for gid in os.getgrouplist(name, entry.pw_gid):
-        try:
-            found.append(grp.getgrgid(gid).gr_name)
-        except KeyError:
-            continue
-    return found
 
 
 class Said(web.HTTPError):
@@ -134,10 +118,32 @@ class NotebookSpawner(SlurmSpawner):
         words = [self.batchspawner_singleuser_cmd, str(self.first_port), str(self.last_port), *self.get_args()]
         return " ".join(map(quoted, words))
 
+    def suffix(self):
+        """Return what tells the job and the log of a named server from others. Names are slugs."""
+        return f"-{self.name}" if self.name else ""
+
+    async def start(self):
+        """Submit the job, wait until its server says its port, and return where that listens."""
+        self.ip, self.port = "", 0
+        job = await self.submit_batch_script()
+        while (status := await self.query_job_status()) != JobStatus.RUNNING or not self.port:
+            if status == JobStatus.NOTFOUND:
+                self.clear_state()
+                raise Said(
+                    500,
+                    f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. "
+                    f"What it printed last is in ~/{LOG.format(self.suffix())}.",
+                )
+            await asyncio.sleep(self.startup_poll_interval)
+        self.ip = self.job[1]
+        self.db.commit()
+        self.log.info("%s is at %s:%s", self._log_name, self.ip, self.port)
+        return self.ip, self.port
+
     async def submit_batch_script(self):
         words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
         words["minutes"] = max(1, round(self.user_options["time"] * 60))
-        words["server"] = f"-{self.name}" if NAME.fullmatch(self.name) else ""
+        words["server"], words["log"] = self.suffix(), LOG.format(self.suffix())
         script = await self._get_batch_script(**words)
         answer = await ask_or_say("submit", user=self.user.name, script=script, environment=self.get_env())
         self.job_id, self.submitted = str(answer["job"]), time.monotonic()
@@ -230,16 +236,4 @@ default_handlers.append((r"/api/notebook", PortHandler))
 
 def form(offer):
     """Return the form's fields as HTML."""
-    selects = (
-        ("account", "Account", offer.accounts()),
-        ("partition", "Partition", offer.partitions()),
-        ("qos", "QOS", offer.qualities()),
-    )
-    numbers = [
-        ("time", "Hours", "0.1", "any"),
-        ("memory", "Memory in MiB", "1", "1"),
-        ("cpus", "CPUs", "1", "1"),
-    ]
-    if offer.has_gpus():
-        numbers.append(("gpus", "GPUs", "0", "1"))
-    return FORM.render(profiles=offer.profiles, selects=selects, numbers=numbers)
+    return FORM.render(profiles=offer.profiles, choices=offer.choices(), has_gpus=offer.has_gpus())
