@@ -29,7 +29,7 @@ test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
 
 screenshots: $(BIN)/.ready ## take the README's pictures of the lab anew (docs/images)
 	@mkdir -p docs/images
-	@QHUB_SCREENSHOTS=1 $(BIN)/pytest tests/lab/test_notebooks.py -k 'under_ones_own_account or full_partition'
+	@QHUB_SCREENSHOTS=1 $(BIN)/pytest tests/lab/test_notebooks.py -k 'asked_to_sign_in or own_account or full_partition'
 
 bench: $(BIN)/.ready ## the figures, each beside what it is compared to
 	@$(BIN)/python -m tests.bench

@@ -35,7 +35,16 @@ class Lab:
 
     def apply(self, name, sls, *, check=True, test=False):
         """Apply some SLS to a node through the master."""
-        words = ["salt", "--out=json", "--static", "--timeout=120", name, "state.apply", *sls, "queue=5"]
+        words = [
+            "salt",
+            "--out=json",
+            "--static",
+            "--timeout=120",
+            name,
+            "state.apply",
+            *([",".join(sls)] if sls else []),
+            "queue=5",
+        ]
         result = self.master.run([*words, *(["test=true"] if test else [])], check=False, timeout=300)
         states = parse(result.stdout)[name]
         failed = states if not isinstance(states, dict) else {k: s for k, s in states.items() if s["result"] is False}

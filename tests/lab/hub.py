@@ -82,8 +82,9 @@ class Hub:
         return self.jobs()[f"{name}-{server}" if server else name]["id"]
 
     def stop_server(self, name, server=""):
-        """Stop a server, or end its start, and wait until it and its job are gone."""
-        self.ask("DELETE", f"users/{name}/servers/{server}" if server else f"users/{name}/server")
+        """Stop a server, or end its start, if there is one; wait until it and its job are gone."""
+        if self.server(name, server):
+            self.ask("DELETE", f"users/{name}/servers/{server}" if server else f"users/{name}/server")
         key = f"{name}-{server}" if server else name
         wait_for(f"the server {key} is gone", lambda: not self.server(name, server) and key not in self.jobs())
 
@@ -129,18 +130,13 @@ def driven(lab, directory, settings=""):
 
 
 @contextlib.contextmanager
-def signed_in(lab, browser, name, path="/hub/home", picture=None):
-    """Yield a page of the Hub for somebody who signs in with a first password and chooses another.
-
-    ``picture``: called with the page when it asks who one is.
-    """
+def signed_in(lab, browser, name):
+    """Yield a page of the Hub for somebody who signs in with a first password and chooses another."""
     out = lab.master.run(["qhub-keycloak", "password", name]).stdout
     first = next(line.split()[-1] for line in out.splitlines() if "assword" in line)
     with page(browser) as shown:
-        shown.goto(ROOT + path)
+        shown.goto(f"{ROOT}/hub/home")
         shown.get_by_label("Username").fill(name)
-        if picture:
-            picture(shown)
         shown.locator("#password").fill(first)
         shown.get_by_role("button", name="Sign In").click()
         shown.locator("#password-new").fill(CHOSEN)
@@ -166,7 +162,7 @@ def lab_is_there(shown):
 
 def new_notebook(shown):
     """Open a new notebook, with nothing of before around it, and wait for its kernel."""
-    shown.goto(shown.url.partition("?")[0] + "?reset")
+    shown.goto(shown.url.partition("/lab")[0] + "/lab?reset")
     lab_is_there(shown)
     shown.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
     shown.get_by_text("(ipykernel) | Idle").wait_for(timeout=SPAWN_TIMEOUT)  # what is run before is lost

@@ -16,8 +16,7 @@ KERNELS = "/opt/qhub/shared/share/jupyter/kernels"
 def marie(hub):
     """The number of the job that is Marie's server."""
     yield hub.start_server("marie", account="physics", memory=500, time=0.5)
-    if hub.server("marie"):
-        hub.stop_server("marie")
+    hub.stop_server("marie")
 
 
 def sh(hub, script):

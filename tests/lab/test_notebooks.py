@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.browser import chromium
+from tests.lab.browser import chromium, page
 from tests.lab.harness import settings
 from tests.lab.hub import CA, ROOT, SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell, signed_in
 
@@ -47,9 +47,9 @@ def picture(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def marie(lab, hub, browser, picture):
+def marie(lab, hub, browser):
     """A page of Marie's, signed in."""
-    with signed_in(lab, browser, "marie", picture=lambda shown: picture(shown, "sign-in")) as shown:
+    with signed_in(lab, browser, "marie") as shown:
         yield shown
 
 
@@ -82,8 +82,7 @@ def notebook(hub, marie, picture):
         return marie
 
     yield started
-    if hub.server("marie"):
-        hub.stop_server("marie")
+    hub.stop_server("marie")
 
 
 def stop(hub, shown, name):
@@ -91,6 +90,14 @@ def stop(hub, shown, name):
     shown.goto(f"{ROOT}/hub/home")
     shown.locator("#stop").click()
     hub.lab.wait_for("the job is gone", lambda: name not in hub.jobs())
+
+
+def test_who_comes_is_asked_to_sign_in(hub, browser, picture):
+    with page(browser) as shown:
+        shown.goto(f"{ROOT}/")
+        shown.get_by_label("Username").wait_for()
+        assert shown.title() == "Sign in to lab cluster"
+        picture(shown, "sign-in")
 
 
 def test_the_form_offers_what_one_may_use(ada, marie):
@@ -162,6 +169,8 @@ def test_a_variable_survives_hub_front_door_and_a_minute_without_a_controller(la
     job = hub.jobs()["marie"]["id"]
     new_notebook(shown)
     assert run_cell(shown, "kept = 6; print(kept)").strip() == "6"
+    told = shown.get_by_role("dialog", name="Server unavailable")  # while the front door was away
+    shown.add_locator_handler(told, lambda dialog: dialog.get_by_role("button", name="Dismiss").click())
     lab.master.run(["systemctl", "kill", "--signal=KILL", "jupyterhub"])
     lab.master.run(["systemctl", "restart", "traefik"])
     lab.master.run(["systemctl", "stop", "slurmctld"])
@@ -170,8 +179,8 @@ def test_a_variable_survives_hub_front_door_and_a_minute_without_a_controller(la
         hub.wait()
         journal = ["journalctl", "--quiet", "--unit=jupyterhub", "--since=-60s"]
         lab.wait_for("the Hub has asked in vain", lambda: "is not known" in lab.master.run(journal).stdout, timeout=120)
-        _, text = ada.evaluate(FETCH, [f"{ROOT}/hub/spawn", "GET", None])
-        assert "Slurm does not answer just now. Try again in a minute." in text
+        ada.goto(f"{ROOT}/hub/spawn", timeout=SPAWN_TIMEOUT)
+        assert ada.locator("#no-offer").inner_text() == "Slurm does not answer just now. Try again in a minute."
         lab.wait_for("a minute is over", lambda: time.monotonic() > minute)
     finally:
         lab.master.run(["systemctl", "start", "slurmctld"])
@@ -182,6 +191,7 @@ def test_a_variable_survives_hub_front_door_and_a_minute_without_a_controller(la
 
 
 def test_a_full_partition_says_why_and_waiting_can_be_ended(hub, marie, picture):
+    hub.stop_server("marie")
     with hub.full("highmem"):
         choose(marie, account="physics", partition="highmem")
         marie.get_by_text("(Resources)").or_(marie.get_by_text("(Priority)")).first.wait_for(timeout=SPAWN_TIMEOUT)
@@ -201,6 +211,7 @@ def test_logging_out_ends_the_session_everywhere(lab, hub, browser):
 
 
 def test_who_is_removed_loses_server_and_token_and_a_viewer_is_not_let_in(lab, hub, browser):
+    hub.stop_server("marie")
     hub.start_server("marie", account="physics")
     token = hub.token("marie")
     assert hub.ask("GET", "user", token=token).ok

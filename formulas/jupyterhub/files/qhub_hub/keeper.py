@@ -7,6 +7,7 @@ Who is no longer one of the cluster's people loses server, tokens and all. A not
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -83,4 +84,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # the Hub's way to end it
+        main()
