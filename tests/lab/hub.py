@@ -31,9 +31,11 @@ class Hub:
         self.session.trust_env = False
         self.session.verify = str(ca)
 
-    def ask(self, method, path, body=None, *, token=DRIVER_TOKEN, check=True, base="/hub/api/", **options):
-        """Ask the Hub's API; ``path`` is below ``base``."""
-        headers = {"Authorization": f"token {token}"} if token else {}
+    def ask(
+        self, method, path, body=None, *, token=DRIVER_TOKEN, check=True, base="/hub/api/", kind="token", **options
+    ):
+        """Ask the Hub's API, or another at ``base`` that takes its tokens as this ``kind``; ``path`` is below that."""
+        headers = {"Authorization": f"{kind} {token}"} if token else {}
         url = f"https://{settings.ADDRESSES['master']}{base}{path}"
         answer = self.session.request(method, url, json=body, headers=headers, timeout=60, **options)
         assert answer.ok or not check, f"{answer.status_code}: {answer.text[:500]}"
@@ -160,12 +162,13 @@ def lab_is_there(shown):
     shown.locator(".jp-Launcher, .jp-DirListing").first.wait_for(timeout=SPAWN_TIMEOUT)
 
 
-def new_notebook(shown):
-    """Open a new notebook, with nothing of before around it, and wait for its kernel."""
+def new_notebook(shown, kernel=None):
+    """Open a new notebook, with nothing of before around it, and wait for its kernel, of this title if one is given."""
     shown.goto(shown.url.partition("/lab")[0] + "/lab?reset")
     lab_is_there(shown)
-    shown.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
-    shown.get_by_text("(ipykernel) | Idle").wait_for(timeout=SPAWN_TIMEOUT)  # what is run before is lost
+    kernel = kernel or "Python 3 (ipykernel)"
+    shown.locator(f".jp-LauncherCard[data-category=Notebook][title='{kernel}']").click()
+    shown.get_by_text(f"{kernel} | Idle").wait_for(timeout=SPAWN_TIMEOUT)  # what is run before is lost
 
 
 def run_cell(shown, code):

@@ -56,7 +56,8 @@ def test_a_kernel_for_everybody_appears_by_itself(hub, marie):
 
 def test_a_server_says_its_port_and_nothing_else(lab, hub, marie):
     worker = lab.node(hub.jobs()["marie"]["host"])
-    process = worker.run(["scontrol", "listpids", marie]).stdout.splitlines()[1].split()[0]
+    rows = [row.split() for row in worker.run(["scontrol", "listpids", marie]).stdout.splitlines()]
+    process = next(row[0] for row in rows if row[2] == "batch")
     variables = dict(word.split("=", 1) for word in worker.read(f"/proc/{process}/environ").split("\0") if "=" in word)
     token = variables["JUPYTERHUB_API_TOKEN"]
     assert hub.ask("POST", "batchspawner", {"ip": "127.0.0.1"}, token=token, check=False).status_code == 404

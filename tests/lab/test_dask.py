@@ -1,0 +1,239 @@
+"""Dask clusters: from a notebook, and from a machine that only the front door knows."""
+
+import contextlib
+import json
+import subprocess
+
+import pytest
+
+from tests.lab.browser import chromium
+from tests.lab.harness import lab as the_lab
+from tests.lab.hub import CA, ROOT, choose, lab_is_there, new_notebook, run_cell, signed_in
+
+PYTHON = "/opt/qhub/shared/conda/environments/global/dask/bin/python"
+GATEWAY = f"{ROOT}/gateway/"
+IDLE = 20  # seconds
+SUM = "da.ones((2000, 2000), chunks=(500, 500)).sum().compute()"
+# What a client needs where nothing is installed but its environment.
+PREAMBLE = f"""
+import json, sys, time
+import dask.array as da
+from dask_gateway import Gateway, JupyterHubAuth
+token = sys.stdin.readline().strip()
+gateway = Gateway({GATEWAY!r}, proxy_address="gateway://master.cluster.internal:8786", auth=JupyterHubAuth(token))
+def workers(client, number):
+    deadline = time.monotonic() + 60
+    while len(client.scheduler_info()["workers"]) != number and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return sorted(set(client.run(lambda: __import__("socket").gethostname()).values()))
+def say(*words):
+    print(json.dumps(words), flush=True)
+"""
+
+
+def jobs(lab):
+    """Return the Dask jobs in the queue, ``{id: {...}}``."""
+    keys = ("id", "user", "account", "partition", "memory", "comment")
+    words = ["squeue", "--noheader", "--name=dask", "--format=%A|%u|%a|%P|%m|%k"]
+    lines = [dict(zip(keys, line.split("|"), strict=True)) for line in lab.master.run(words).stdout.splitlines()]
+    return {line["id"]: line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def gateway(lab, hub):
+    """Dask-Gateway, where clusters are idle soon; no cluster is left at the end."""
+
+    def cluster(pillar):
+        limits = {"limits": {"clusters": 2, "workers": 3}}
+        return pillar | {"dask_gateway": {"idle_timeout": IDLE, "heartbeat": 3, "worker": {"memory": 500}, **limits}}
+
+    with lab.pillar(cluster=cluster):
+        lab.apply("master", ["dask_gateway"])
+        yield hub
+    lab.apply("master", ["dask_gateway"])
+    lab.master.run(["scancel", "--name=dask"])
+    lab.wait_for("no job is left", lambda: not jobs(lab))
+
+
+@pytest.fixture(scope="module")
+def laptop(lab):
+    """A machine that is none of the cluster's, with an environment like the cluster's and its authority."""
+    machine = the_lab.boot("w20")
+    try:
+        machine.run(["useradd", "--create-home", "somebody"])
+        machine.write("/etc/ca.crt", lab.master.read(CA))
+        machine.run(["sh", "-c", f"echo {lab.master.address} master.cluster.internal >> /etc/hosts"])
+        yield machine
+    finally:
+        machine.destroy()
+
+
+@contextlib.contextmanager
+def client(machine, token, script):
+    """Run a client of the gateway's on a machine, and yield the process; killed at the end."""
+    environment = ["env", "-C", "/home/somebody", "HOME=/home/somebody", "SSL_CERT_FILE=/etc/ca.crt"]
+    command = machine.command(
+        ["setpriv", "--pdeathsig=KILL", *environment, PYTHON, "-c", PREAMBLE + script], "somebody"
+    )
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            process.stdin.write(f"{token}\n")
+            process.stdin.flush()
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process):
+    """Return what the client says next."""
+    return json.loads(process.stdout.readline())
+
+
+def answer(machine, token, script):
+    """Run a client to its end; return what it says last."""
+    with client(machine, token, script) as process:
+        out, _ = process.communicate(timeout=120)
+    return json.loads(out.splitlines()[-1])
+
+
+def test_a_cluster_from_a_notebook(lab, gateway, tmp_path):
+    (tmp_path / "ca.crt").write_text(lab.master.read(CA))
+    with chromium(tmp_path, tmp_path / "ca.crt") as browser, signed_in(lab, browser, "marie") as shown:
+        choose(shown, account="physics")
+        lab_is_there(shown)
+        new_notebook(shown, kernel="dask (global)")
+        run_cell(shown, "import dask.array as da; from dask_gateway import Gateway; print('ready')")
+        start = "cluster = Gateway().new_cluster(account='physics'); cluster.scale(2); client = cluster.get_client()"
+        assert run_cell(shown, f"{start}; client.wait_for_workers(2, timeout=60); print('ready')") == "ready"
+        assert run_cell(shown, f"print({SUM})") == "4000000.0"
+        found = jobs(lab)
+        assert len(found) == 3
+        assert {job["account"] for job in found.values()} == {"physics"}
+        link = run_cell(shown, "print(cluster.dashboard_link)")
+        assert link.startswith(f"{GATEWAY}clusters/")
+        shown.context.new_page().goto(link).finished()
+        board = shown.context.pages[-1]
+        board.get_by_text("Task Stream").first.wait_for()
+        gateway.stop_server("marie")
+    lab.wait_for("the cluster that nobody uses has ended", lambda: not jobs(lab), timeout=IDLE + 60)
+    rows = lab.master.run(["sacct", "-XnP", "-j", ",".join(found), "-o", "User,Account,JobName,Comment"]).stdout
+    names = [row.rsplit("|", 1) for row in rows.splitlines()]
+    assert {name for name, _ in names} == {"marie|physics|dask"}
+    assert sorted(comment.split(" of ")[0] for _, comment in names) == ["Dask scheduler", "Dask worker", "Dask worker"]
+
+
+def test_a_cluster_from_outside_grows_shrinks_and_outlives_the_gateway(lab, gateway, laptop):
+    script = f"""
+cluster = gateway.new_cluster(account="physics")
+cluster.scale(2)
+client = cluster.get_client()
+say(workers(client, 2), {SUM})
+cluster.scale(1)
+say(workers(client, 1), {SUM})
+sys.stdin.readline()
+say({SUM})
+cluster.scale(2)
+say(workers(client, 2), {SUM})
+cluster.shutdown()
+say("gone")
+"""
+    with client(laptop, gateway.token("marie"), script) as process:
+        assert said(process) == [["w1", "w2"], 4000000.0]
+        hosts, total = said(process)
+        assert (len(hosts), total) == (1, 4000000.0)
+        lab.master.run(["systemctl", "kill", "--signal=KILL", "dask-gateway"])
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert said(process) == [4000000.0], "what there is goes on without the gateway"
+        lab.wait_for("the gateway is back", lambda: lab.master.run(HEALTH, check=False).returncode == 0)
+        assert said(process) == [["w1", "w2"], 4000000.0]
+        assert said(process) == ["gone"]
+    lab.wait_for("no job is left", lambda: not jobs(lab))
+
+
+HEALTH = ["python3", "-c", f"import urllib.request; urllib.request.urlopen('{GATEWAY}api/health')"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"account": "biology"}, "'biology' is not a valid option for account"),
+        ({"partition": "nowhere"}, "'nowhere' is not a valid option for partition"),
+        ({"memory": 10**8}, "MiB of memory is too much: "),
+        ({"time": 25}, "25 h of time is too much: physics may use main for 24 h."),
+        ({"gpus": 1}, "1 GPUs is too much: physics gets 0 at most in main."),
+        ({"environment": "/tmp/evil"}, "is not a valid option for environment"),
+        ({"worker_cmd": "id"}, "Unknown fields ['worker_cmd']"),
+    ],
+)
+def test_what_somebody_may_not_have_is_refused_in_words(lab, gateway, chosen, told):
+    body = {"cluster_options": {"account": "physics", **chosen}}
+    response = gateway.ask(
+        "POST", "api/v1/clusters/", body, base="/gateway/", kind="jupyterhub", token=gateway.token("marie"), check=False
+    )
+    assert (response.status_code, told in response.json()["error"]) == (422, True), response.text
+    assert jobs(lab) == {}
+
+
+def test_who_is_refused_altogether(gateway):
+    def ask(token):
+        return gateway.ask("GET", "api/v1/options", base="/gateway/", kind="jupyterhub", token=token, check=False)
+
+    assert ask(gateway.token("marie")).ok
+    assert ask("0123456789abcdef").status_code == 401
+    assert ask(gateway.token("marie", scopes=["read:users!user=marie"])).status_code == 401
+    nothing = ask(gateway.token("guest"))
+    assert (nothing.status_code, "no account" in nothing.json()["error"]) == (403, True)
+
+
+def test_limits_of_clusters_and_workers(lab, gateway, laptop):
+    script = """
+clusters = [gateway.new_cluster(account="physics") for _ in range(2)]
+try:
+    gateway.submit(account="physics")
+except ValueError as error:
+    told = str(error)
+for cluster in clusters:
+    cluster.shutdown()
+cluster = gateway.new_cluster(account="physics")
+try:
+    cluster.scale(4)
+except ValueError as error:
+    say(told, str(error))
+cluster.shutdown()
+"""
+    clusters, workers = answer(laptop, gateway.token("marie"), script)
+    assert "You have 2 clusters, which is as many as you may have." in clusters
+    assert "3" in workers
+    lab.wait_for("no job is left", lambda: not jobs(lab))
+
+
+def test_another_s_cluster_is_not_to_be_had(lab, gateway, laptop):
+    script = """
+cluster = gateway.new_cluster(account="physics")
+say(cluster.name)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+    def ask(method, path, name):
+        token = gateway.token(name)
+        return gateway.ask(method, path, base="/gateway/", kind="jupyterhub", token=token, check=False).status_code
+
+    with client(laptop, gateway.token("marie"), script) as process:
+        (name,) = said(process)
+        assert ask("GET", f"api/v1/clusters/{name}", "ada") in (403, 404)
+        assert ask("DELETE", f"api/v1/clusters/{name}", "ada") in (403, 404)
+        assert ask("GET", f"api/v1/clusters/{name}", "marie") == 200
+        job = next(iter(jobs(lab)))
+        lines = lab.master.run(["scontrol", "write", "batch_script", job, "-"]).stdout
+        assert "PRIVATE KEY" not in lines
+        process.communicate("\n", timeout=60)
+    lab.wait_for("no job is left", lambda: not jobs(lab))
+
+
+def test_the_services_are_shut_in(lab):
+    for unit in ("dask-gateway", "dask-gateway-proxy"):
+        lab.master.run(["systemd-analyze", "security", "--threshold=20", unit])
+    listening = lab.master.run(["ss", "-Hltn", "sport >= :8010 and sport <= :8012"]).stdout.splitlines()
+    assert {line.split()[3] for line in listening} == {f"127.0.0.1:{port}" for port in (8010, 8011, 8012)}
