@@ -2,7 +2,7 @@
 
 import sys
 
-from . import cluster, jupyterhub, keycloak_realm, slurm_account
+from . import cluster, dask, jupyterhub, keycloak_realm, slurm_account
 
 FIGURES = {
     "highstate": cluster.highstate,
@@ -11,6 +11,7 @@ FIGURES = {
     "slurm_account": slurm_account.main,
     "keycloak_realm": keycloak_realm.main,
     "jupyterhub": jupyterhub.main,
+    "dask": dask.main,
 }
 
 
