@@ -1,4 +1,4 @@
-"""What Dask-Gateway costs: a cluster by it beside the same processes by sbatch, and a task through it beside one without."""
+"""What Dask-Gateway costs: a cluster beside the same processes by sbatch, a task beside one without the gateway."""
 
 import json
 import statistics
