@@ -129,7 +129,7 @@ JupyterHub's additions are in place:
     - mode: '0755'
 {% endfor %}
 
-{% for name in ("qhub-notebooks.socket", "qhub-notebooks@.service", "qhub-hub-routes.path") %}
+{% for name in ("qhub-notebooks.socket", "qhub-notebooks@.service") %}
 Unit {{ name }} is in place:
   file.managed:
     - name: /etc/systemd/system/{{ name }}
@@ -171,14 +171,13 @@ Routes to servers have a file:
 
 JupyterHub gets routes:
   service.running:
-    - name: qhub-hub-routes.path
+    - name: qhub-hub-routes
     - enable: true
     - require:
-      - file: qhub-hub-routes is installed
-      - file: Unit qhub-hub-routes.service is in place
       - file: Routes to servers have a file
     - watch:
-      - file: Unit qhub-hub-routes.path is in place
+      - file: qhub-hub-routes is installed
+      - file: Unit qhub-hub-routes.service is in place
 
 JupyterHub's unit is in place:
   file.managed:
