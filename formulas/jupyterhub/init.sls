@@ -115,12 +115,6 @@ qhub-hub-routes is installed:
     - source: salt://jupyterhub/files/qhub-hub-routes
     - mode: '0755'
 
-Unit qhub-hub-routes.path is in place:
-  file.managed:
-    - name: /etc/systemd/system/qhub-hub-routes.path
-    - source: salt://jupyterhub/files/qhub-hub-routes.path
-    - mode: '0644'
-
 Unit qhub-hub-routes.service is in place:
   file.managed:
     - name: /etc/systemd/system/qhub-hub-routes.service
@@ -143,14 +137,13 @@ Routes to servers have a file:
 
 JupyterHub gets routes:
   service.running:
-    - name: qhub-hub-routes.path
+    - name: qhub-hub-routes
     - enable: true
     - require:
-      - file: qhub-hub-routes is installed
-      - file: Unit qhub-hub-routes.service is in place
       - file: Routes to servers have a file
     - watch:
-      - file: Unit qhub-hub-routes.path is in place
+      - file: qhub-hub-routes is installed
+      - file: Unit qhub-hub-routes.service is in place
 
 JupyterHub's unit is in place:
   file.managed:

@@ -34,9 +34,9 @@ http.server.ThreadingHTTPServer(("", port), Answer).serve_forever()
 STAND_IN_PATH = "/opt/qhub/shared/bin/stand-in"
 # By hand, as a person on the master: the same JupyterLab by srun; prints seconds until it answers.
 BY_HAND = """
-import signal, subprocess, sys, time, urllib.request
+import subprocess, sys, time, urllib.request
 address, port = sys.argv[1], "63500"
-words = ["srun", "--partition=highmem", "--account=physics", "--mem=500", "--time=30", "--quiet",
+words = ["srun", "--job-name=by-hand", "--partition=highmem", "--account=physics", "--mem=500", "--time=30", "--quiet",
          "/opt/qhub/shared/jupyterlab/bin/jupyter-lab", "--no-browser", "--ip=0.0.0.0", "--port=" + port,
          "--IdentityProvider.token=known"]
 start = time.monotonic()
@@ -48,7 +48,7 @@ while time.monotonic() < start + 120:
     except OSError:
         time.sleep(0.05)
 print(time.monotonic() - start)
-job.terminate()
+subprocess.run(["scancel", "--me", "--name=by-hand"])
 job.wait()
 """
 
@@ -114,8 +114,8 @@ def one_click(hub, shown, worker):
         usable,
     ]
     phases = (
-        "hub: checked and submitted", "Slurm: the job begins", "notebook process: has its port",
-        "notebook process: answers", "browser: the page is loaded",
+        "hub: checked and submitted", "Slurm: the job begins", "notebook process: listens",
+        "hub: has seen it and has its route", "browser: the page is loaded",
     )  # fmt: skip
     return {phase: end - start for phase, start, end in zip(phases, marks, marks[1:], strict=False)}
 

@@ -75,7 +75,9 @@ def client(machine, token, script):
     command = machine.command(
         ["setpriv", "--pdeathsig=KILL", *environment, PYTHON, "-c", PREAMBLE + script], "somebody"
     )
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             process.stdin.write(f"{token}\n")
             process.stdin.flush()
@@ -86,13 +88,16 @@ def client(machine, token, script):
 
 def said(process):
     """Return what the client says next."""
-    return json.loads(process.stdout.readline())
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return json.loads(line)
 
 
 def answer(machine, token, script):
     """Run a client to its end; return what it says last."""
     with client(machine, token, script) as process:
-        out, _ = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=120)
+    assert out, error
     return json.loads(out.splitlines()[-1])
 
 

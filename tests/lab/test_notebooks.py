@@ -10,7 +10,8 @@ from tests.lab.browser import chromium, page
 from tests.lab.harness import settings
 from tests.lab.hub import CA, ROOT, SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell, signed_in
 
-CELL = "import os, socket as s; print(s.gethostname(), os.getuid(), os.environ['SLURM_JOB_ID'], oct(os.umask(7)))"
+CELL = """import os, socket
+print(socket.gethostname(), os.getuid(), os.environ["SLURM_JOB_ID"], oct(os.umask(7)))"""
 # In the page: ask the front door as the page itself would.
 FETCH = """async ([path, method, form]) => {
   const token = document.cookie.split("; ").find((each) => each.startsWith("_xsrf="))?.slice(6);
@@ -83,6 +84,7 @@ def notebook(hub, marie, picture):
 
     yield started
     hub.stop_server("marie")
+    hub.master.run(["sh", "-c", "rm -rf /home/marie/Untitled*.ipynb /home/marie/.jupyter/lab/workspaces"])
 
 
 def stop(hub, shown, name):

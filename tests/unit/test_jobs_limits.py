@@ -185,3 +185,21 @@ def test_every_profile_that_is_offered_can_be_taken(cluster):
         person = offer(cluster, user, groups)
         for name in person.profiles:
             assert person.checked({"profile": name})["profile"] == name
+
+
+@pytest.mark.parametrize(("user", "groups"), [("ada", []), ("marie", []), ("marie", ["club"])])
+def test_what_the_form_says_is_what_is_granted(cluster, user, groups):
+    found = offer(cluster, user, groups)
+    choices = found.choices()
+    assert choices[0]["partition"] == "main", "the default first"
+    assert {choice["account"] for choice in choices} == set(found.accounts())
+    for choice in choices:
+        asked = {"profile": "default", **{key: value for key, value in choice.items() if value is not None}}
+        granted = found.checked(asked)
+        assert {key: granted[key] for key in choice if choice[key] is not None} == {
+            key: value for key, value in choice.items() if value is not None
+        }
+        for limit in ("time", "memory", "cpus", "gpus"):
+            if choice[limit] is not None:
+                with pytest.raises(limits.Refused, match="too much"):
+                    found.checked({**asked, limit: choice[limit] + 1})

@@ -11,6 +11,7 @@ from qhub_jobs.slurm import SlurmError, limits
 
 PATIENCE = 30  # seconds for which limits are remembered
 MIB = 1 << 20
+CHOOSE = {"account": "Account", "partition": "Partition", "qos": "QOS"}
 
 
 def environments(directory, default):
@@ -54,6 +55,7 @@ class Choice:
         if not known:
             raise web.HTTPForbidden(reason="There is no environment yet that has dask-gateway in it.")
         worker, most = settings["worker"], bounds(settings, groups)
+        choices = {key: list(dict.fromkeys(choice[key] for choice in offer.choices())) for key in CHOOSE}
 
         # No nanny: Slurm and the gateway see to workers, and who is gone is replaced. And where Debian's Python 3.13
         # meets OpenSSL 3.5, a connection that ends, as a nanny's first one does, takes others of the scheduler with it.
@@ -75,9 +77,7 @@ class Choice:
 
         return Options(
             Select("environment", list(known), label="Environment"),
-            Select("account", offer.accounts(), label="Account"),
-            Select("partition", offer.partitions(), label="Partition"),
-            Select("qos", offer.qualities() or [""], label="QOS"),
+            *(Select(key, choices[key], label=label) for key, label in CHOOSE.items()),
             Float("time", settings["time"], label="Hours", min=0.01),
             Integer("cpus", worker["cpus"], label="CPUs of a worker", min=1),
             Integer("memory", worker["memory"], label="MiB of a worker", min=1),

@@ -33,27 +33,28 @@ async def ask(verb, **words):
 
 
 class Remembered:
-    """What ``read`` returned, or raised, last; those who ask at the same time share one reading."""
+    """What ``read`` returned last; those who ask at the same time share one reading, or its failure."""
 
     def __init__(self, read):
         self.read = read
         self.value = self.error = None
-        self.asked = float("-inf")
+        self.asked = self.failed = float("-inf")
         self.lock = asyncio.Lock()
 
     async def get(self, since):
         """Return it as it was at the time ``since`` (of the monotonic clock) or later."""
+        called = time.monotonic()
         async with self.lock:
+            if self.failed > called:  # Slurm was silent meanwhile
+                raise self.error
             if self.asked < since:
-                asked, self.error = time.monotonic(), None
+                asked = time.monotonic()
                 try:
                     self.value = await self.read()
                 except SlurmError as error:
-                    self.error = error
-                    asked = time.monotonic()  # who came while Slurm was silent does not ask again
+                    self.error, self.failed = error, time.monotonic()
+                    raise
                 self.asked = asked
-            if self.error:
-                raise self.error
             return self.value
 
 

@@ -123,22 +123,39 @@ class NotebookSpawner(SlurmSpawner):
         return f"-{self.name}" if self.name else ""
 
     async def start(self):
-        """Submit the job, wait until its server says its port, and return where that listens."""
+        """Submit the job, wait until its server takes connections, and return where."""
         self.ip, self.port = "", 0
         job = await self.submit_batch_script()
-        while (status := await self.query_job_status()) != JobStatus.RUNNING or not self.port:
+        log = f"What it printed last is in ~/{LOG.format(self.suffix())}."
+        deadline = None
+        while (status := await self.query_job_status()) != JobStatus.RUNNING or not await self.listens():
             if status == JobStatus.NOTFOUND:
                 self.clear_state()
-                raise Said(
-                    500,
-                    f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. "
-                    f"What it printed last is in ~/{LOG.format(self.suffix())}.",
-                )
+                raise Said(500, f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. {log}")
+            if self.port and not deadline:
+                deadline = time.monotonic() + self.http_timeout
+            if deadline and time.monotonic() > deadline:
+                raise Said(500, f"JupyterLab in job {job} did not answer within {self.http_timeout} s. {log}")
             await asyncio.sleep(self.startup_poll_interval)
         self.ip = self.job[1]
         self.db.commit()
         self.log.info("%s is at %s:%s", self._log_name, self.ip, self.port)
         return self.ip, self.port
+
+    async def listens(self):
+        """Whether the server has said its port and takes connections there.
+
+        The Hub would find out too, but waits ever longer between two attempts, and does not see a job end.
+        """
+        if not self.port:
+            return False
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(self.job[1], self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def submit_batch_script(self):
         words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
