@@ -19,6 +19,7 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import pwd
 import random
 import re
@@ -58,6 +59,13 @@ class Refused(Exception):
 def say(event, **fields):
     """Write one line of JSON to the log. Nobody gives it a token, a command or a path."""
     print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def tell_systemd(state):
+    """Tell systemd, if it started this, what sd_notify(3) would."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(state.encode(), path.replace("@", "\0", 1))
 
 
 # The Hub
@@ -771,6 +779,7 @@ class Gateway:
         for name in ("SIGTERM", "SIGINT"):
             loop.add_signal_handler(getattr(signal, name), stop.set)
         say("ready", fingerprint=key.get_fingerprint())
+        tell_systemd("READY=1")
         accepting = asyncio.create_task(self.accept(listener))
         await stop.wait()
         accepting.cancel()
