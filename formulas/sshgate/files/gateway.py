@@ -212,9 +212,7 @@ class Hub:
         """Tell whether the Hub has refused to start a server, ``before`` times already. Raises if that is final."""
         if status in (201, 202):
             return False
-        if status == 403:
-            raise Refused("your token may not start your notebook server; start it in the browser")
-        if status >= 429 or before:
+        if status == 403 or status >= 429 or before:
             raise Refused(f"your notebook server cannot be started: {answer.get('message', status)}")
         return True  # someone else may just have started it
 
