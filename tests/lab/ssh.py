@@ -51,10 +51,10 @@ class Hub:
         self.tokens = {}
 
     def open(self):
-        """Let the driver in, and make sure that the Hub knows the people."""
+        """Let the driver in, once the Hub answers again."""
         self.master.write(DROP_IN, DRIVER.format(driver=self.driver, other=self.other), "0600")
         self.master.run(["chown", "jupyterhub:", DROP_IN])
-        self.restart()
+        self.master.run(["systemctl", "restart", "jupyterhub"])
 
     def close(self):
         """Put the Hub back to what it was, without its people's tokens."""
