@@ -780,6 +780,17 @@ def test_who_is_removed_from_the_pillar_is_out(client, hub, lab):
         lab.apply("master", here)
 
 
+def test_without_a_home_in_the_job_each_connection_has_one_of_its_own(client, ada):
+    """As in the job of a notebook whose owner ended what is there for it."""
+    holder = ["pgrep", "-u", "ada", "-f", "qhub-sshgate-step --hold"]
+    ada.node.run(["kill", *ada.node.run(holder).stdout.split()])
+    wait_for("it is gone", lambda: ada.node.run(holder, check=False).returncode == 1)
+    result = client.ssh("ada", "echo $SLURM_JOB_ID; umask; ls -d /tmp/sshgate*")
+    job, umask, directory = result.stdout.decode().split()
+    assert (job, umask) == (ada.job, "0007")
+    wait_for("it leaves nothing", lambda: ada.node.run(["test", "-e", directory], check=False).returncode)
+
+
 def test_a_killed_job_ends_the_session_with_a_message(client, ada, lab):
     process = held(client)
     lab.master.run(["scancel", ada.job])
