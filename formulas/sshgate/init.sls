@@ -88,10 +88,11 @@ SSH gateway is configured:
     - require:
       - file: SSH gateway's configuration directory exists
 
+# Notebook jobs have the name that formulas/jupyterhub gives them.
 Way into jobs is configured:
   file.serialize:
     - name: /etc/sshgate/job.json
-    - dataset: {{ {"job_name": sshgate.job_name, "uids": uids, "step": "/usr/local/libexec/qhub-sshgate-step"} | json }}
+    - dataset: {{ {"job_name": "jupyterhub", "uids": uids, "step": "/usr/local/libexec/qhub-sshgate-step"} | json }}
     - serializer: json
     - mode: '0644'
     - require:

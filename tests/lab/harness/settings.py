@@ -43,6 +43,7 @@ TEST_PACKAGES = (
     "gcc", "python3-dev", "python3-venv", "shellcheck",
     "libnfs-utils", "qemu-system-x86", "e2fsprogs",  # the tests of NFS
     "chromium", "libnss3-tools",  # a browser, and what makes it trust a CA
+    "rsync",  # which goes through ssh
 )  # fmt: skip
 # What tests need in a machine of theirs beside what the formulas install.
 TEST_NODE_PACKAGES = ("slapd", "ldap-utils")
