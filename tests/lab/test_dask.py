@@ -216,7 +216,7 @@ cluster.shutdown()
 """
     clusters, workers = answer(laptop, gateway.token("marie"), script)
     assert "You have 2 clusters, which is as many as you may have." in clusters
-    assert "would exceed resource limits, scaling to 3" in workers, workers
+    assert "would exceed resource limit of 3 workers" in workers, workers
     lab.wait_for("no job is left", lambda: not jobs(lab))
 
 
