@@ -79,6 +79,14 @@ def test_what_no_form_has_is_refused_too(hub, asked, said):
     assert "ada" not in hub.jobs()
 
 
+def test_a_start_without_a_choice_does_not_fail_for_an_earlier_one(hub):
+    assert hub.request_server("ada", check=False, profile="gone").status_code == 403
+    hub.request_server("ada")
+    job = wait_for("there is a job", lambda: hub.jobs().get("ada"))
+    assert job["account"] == "physics"
+    hub.stop_server("ada")
+
+
 # -- rights ------------------------------------------------------------------------------------------
 
 

@@ -104,8 +104,24 @@ class NotebookSpawner(SlurmSpawner):
         return await self.checked({key: values[0] for key, values in data.items() if key != "_xsrf"})
 
     async def take(self, asked):
-        """Keep what was chosen, checked, whatever way it came: a form, a link, the API."""
-        self.user_options = await self.checked(asked)
+        """Keep what was chosen, checked, whatever way it came: a form, a link, the API.
+
+        Who starts a server without choosing gets what was chosen last, or if that is not to be had any more, what
+        somebody gets who never chose.
+        """
+        try:
+            self.user_options = await self.checked(asked)
+        except Said:
+            if self.chosen_now():
+                raise
+            self.user_options = await self.checked({})
+
+    def chosen_now(self):
+        """Whether this start came with a choice; without one, the Hub takes that of the last start."""
+        if not isinstance(self.handler, APIHandler):
+            return True
+        body = self.handler.get_json_body() or {}
+        return bool(body.get("user_options") or body.keys() - {"name", "display_name", "user_options"})
 
     # -- the job --------------------------------------------------------------------------------
 
