@@ -765,7 +765,7 @@ def test_who_is_removed_from_the_pillar_is_out(client, hub, lab):
     hub.start("marie")
     token = hub.standing("marie")
     process = held(client, "marie")
-    here = ["users.source,users,jupyterhub"]  # of what orch.apply does, what ends it
+    here = ["people.source,people,jupyterhub"]  # of what orch.apply does, what ends it
     try:
         with lab.pillar(users=users):
             lab.apply("master", here)
@@ -785,7 +785,7 @@ def test_without_a_home_in_the_job_each_connection_has_one_of_its_own(client, ad
     holder = ["pgrep", "-u", "ada", "-f", "qhub-sshgate-step --hold"]
     ada.node.run(["kill", *ada.node.run(holder).stdout.split()])
     wait_for("it is gone", lambda: ada.node.run(holder, check=False).returncode == 1)
-    result = client.ssh("ada", "echo $SLURM_JOB_ID; umask; ls -d /tmp/sshgate*")
+    result = client.ssh("ada", "echo $SLURM_JOB_ID; umask; find /tmp -maxdepth 1 -name 'sshgate*' -user ada")
     job, umask, directory = result.stdout.decode().split()
     assert (job, umask) == (ada.job, "0007")
     wait_for("it leaves nothing", lambda: ada.node.run(["test", "-e", directory], check=False).returncode)
