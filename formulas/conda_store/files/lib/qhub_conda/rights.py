@@ -23,7 +23,7 @@ from conda_store_server.server import schema as auth_schema
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
-from traitlets import Integer, Unicode
+from traitlets import Integer, Unicode, default
 
 TIMEOUT = 30  # seconds that Keycloak may take
 #: conda-store makes regular expressions of namespaces' names.
@@ -79,7 +79,18 @@ class RealmTokens(auth.AuthenticationBackend):
 
 
 class RealmAuthorization(auth.RBACAuthorizationBackend):
-    """Who makes a token out of another makes it for the same person and, short of admins, the same namespace."""
+    """
+    Who makes a token out of another makes it for the same person and, short of admins, the same namespace. A namespace
+    that somebody may build in comes into being with the first environment.
+    """
+
+    @default("role_mappings")
+    def _role_mappings(self):
+        return {
+            "viewer": self._viewer_permissions,
+            "editor": self._editor_permissions | {auth_schema.Permissions.NAMESPACE_CREATE},
+            "admin": self._admin_permissions,
+        }
 
     def is_subset_entity_permissions(self, entity, new_entity):
         if not entity.role_bindings:  # nobody: conda-store would make out a token to anyone
