@@ -3,6 +3,7 @@
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
 {% from "traefik/macros.jinja" import inside %}
+{% from "conda_store/map.jinja" import conda_store %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set cluster = pillar.cluster %}
@@ -15,8 +16,10 @@
   "program": jupyterlab.directory ~ "/bin/qhub-notebook",
   "environment": {
     "SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": bundle,
-    "JUPYTER_CONFIG_PATH": jupyterlab.directory ~ "/etc/jupyter", "JUPYTER_PATH": jupyterlab.directory ~ "/share/jupyter",
+    "JUPYTER_CONFIG_PATH": jupyterlab.directory ~ "/etc/jupyter",
   },
+  "jupyter_path": jupyterlab.directory ~ "/share/jupyter",
+  "environments": {"kernels": conda_store.directory ~ "/jupyter", "shared": conda_store.shared_namespace},
 } %}
 {% do settings.update(jupyterhub) %}
 {% set first, last = jupyterhub.notebook_ports.split("-") %}

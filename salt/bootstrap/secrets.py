@@ -34,6 +34,9 @@ GENERATE = {
         # Dask-Gateway's own: what the keys of clusters are sealed with, and how its proxy knows it.
         "dask_gateway_database_key": password,
         "dask_gateway_proxy_token": password,
+        # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
+        "conda_store_token_key": password,
+        "conda_store_salt_token": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

@@ -21,6 +21,8 @@ include:
   - keycloak
   - keycloak.realm
   - jobs
+  - redis
+  - conda_store
   - jupyterhub
   - sshgate
   - dask_gateway
