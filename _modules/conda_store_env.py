@@ -274,7 +274,9 @@ def declare(environments):
             errors += [f"{path}: {allowed}" for allowed in _together(found["environments"][name])]
             found["namespaces"].setdefault(name.split("/")[0], {})
     namespaces = environments.get("namespaces") or {}
-    for name, entry in namespaces.items() if isinstance(namespaces, dict) else [("", namespaces)]:
+    if not isinstance(namespaces, dict):
+        errors, namespaces = [*errors, "environments:namespaces: a mapping"], {}
+    for name, entry in namespaces.items():
         found["namespaces"][name] = take(f"environments:namespaces:{name}", NAMESPACE, entry)
         if not NAME.fullmatch(str(name)) or name == LEDGER:
             errors.append(f"environments:namespaces:{name}: a name of letters, digits and + _ @ $ & ? ^ ~ . = -")
@@ -453,7 +455,7 @@ def kept(builds, current, keep):
 
 def changed(old, new):
     """Return ``{key: {"old", "new"}}`` where two mappings differ in the keys of ``new``; pure."""
-    return {key: {"old": old.get(key), "new": value} for key, value in new.items() if old.get(key) != value}
+    return {k: {"old": old.get(k), "new": value} for k, value in new.items() if k not in old or old[k] != value}
 
 
 def difference(live, declared, absent=None):
@@ -474,7 +476,8 @@ def difference(live, declared, absent=None):
         there = there or {}
         if "roles" in entry and entry["roles"] != there.get("roles", {}):
             changes[label]["roles"] = {"old": there.get("roles", {}), "new": entry["roles"]}
-        changes[label] |= changed(there.get("metadata") or {}, entry.get("metadata", {}))
+        metadata = changed(there.get("metadata") or {}, entry.get("metadata", {}))
+        changes[label] |= {f"metadata.{key}": change for key, change in metadata.items()}
         changes[label] |= _settings(there.get("settings", live.settings), live.settings, entry, declared.settings)
     for name in declared.environments:
         changes[f"environment/{name}"] = _environment(name, live, declared)
@@ -522,7 +525,8 @@ def _environment(name, live, declared):
     if build != current:
         fields["build"] = {"old": current, "new": build}
         if "current_build" not in entry:
-            fields |= changed(content(there["specification"]) if there else {}, content(specification))
+            old, new = content(there["specification"]) if there else {}, content(specification)
+            fields |= {key: change for key, change in changed(old, new).items() if change["old"] or change["new"]}
     keep = entry.get("keep_builds", declared.options.get("keep_builds"))
     if keep and there and there["builds"] is not None:
         usable = [b["id"] for b in there["builds"] if b["usable"]] + [build] * (build == NEW)
@@ -837,9 +841,10 @@ class _Plan:
 
     def words(self, number):
         """Return how a build ended, with the end of its log."""
-        build = self.store.build(number)
-        lines = [line.rstrip() for line in self.store.log(number).splitlines() if line.strip()]
-        said = build["status_info"] or "\n".join(lines[-TAIL:])
+        build, log = self.store.build(number), self.store.log(number)
+        solver = re.search(r'^  "message": (".+"),?$', log, re.MULTILINE)  # conda's own words, in JSON
+        lines = json.loads(solver[1]).splitlines() if solver else log.splitlines()
+        said = build["status_info"] or "\n".join([line.rstrip() for line in lines if line.strip()][-TAIL:])
         return f"build {number} is {build['status']}:\n{said}"
 
     def solve(self):
@@ -934,7 +939,7 @@ class _Writer:
             if _absent(fields, "namespace"):
                 continue
             entry, there = self.declared.namespaces[name], self.live.namespaces.get(name, {})
-            if "metadata" in entry and set(entry["metadata"]) & set(fields):
+            if any(key.startswith("metadata.") for key in fields):
                 metadata = {**(there.get("metadata") or {}), **entry["metadata"]}
                 self.store("PUT", f"v1/namespace/{_path(name)}/metadata", metadata)
             self.settings(name, fields)

@@ -132,15 +132,12 @@ def _reconcile(name, environments, connection, **options):
         return {**ret, "result": _pending(error), "comment": str(error)}
     ret["changes"] = outcome["changes"]
     count = len(outcome["changes"])
-    if not count:
-        comment = "conda-store is as declared."
-    elif __opts__["test"]:
+    would = "would change" if __opts__["test"] else "changed"
+    comment = f"{count} object(s) of conda-store {would}." if count else "conda-store is as declared."
+    if count and __opts__["test"]:
         ret["result"] = None
-        comment = f"{count} object(s) of conda-store would change."
-    else:
-        comment = f"{count} object(s) of conda-store changed."
     if outcome["error"]:
         ret["result"] = False
-        comment = f"{comment} Not everything is as declared:"
+        comment = f"{f'{comment} ' if count else ''}Not everything is as declared:"
     ret["comment"] = "\n".join(filter(None, [comment, *outcome["notes"], outcome["error"]]))
     return ret
