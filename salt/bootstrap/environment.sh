@@ -35,7 +35,8 @@ fi
 rm -rf "$environment"
 mkdir -p "$parent"
 python3 -m venv "$environment"
-pip=("$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile)
+# What is in a lock was tried with the Python that nodes have, whatever the package says of it.
+pip=("$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --ignore-requires-python)
 if [ -n "$wheels" ]; then
     # They were built from the lock's hashes and are covered by the mirror's checksums.
     "${pip[@]}" --no-index "$wheels"/*.whl

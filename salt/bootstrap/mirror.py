@@ -12,7 +12,9 @@ container. Afterwards DIRECTORY holds
     wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock, and in wheels/FORMULA
                those of each formulas/FORMULA/requirements.lock
     artifacts/ the programs of salt/artifacts.json, each with the checksum pinned there
-    SHA256SUMS of the packages and wheels
+    channel/   a channel of conda packages, for environments that conda-store builds: this Debian's Python, and what
+               channel.lock lists
+    SHA256SUMS of the packages, the wheels and the channel
 
 Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: DIRECTORY}``) and in
 ``master.sh --mirror DIRECTORY``. Running it again adds what is missing and drops what is obsolete.
@@ -29,7 +31,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FORMULAS = HERE.parent.parent / "formulas"
 BOOTSTRAP_PACKAGES = ["python3-venv", "ca-certificates"]
-BUILD_PACKAGES = ["apt-utils", "gcc", "libc6-dev", "python3-dev", "python3-venv", "python3-yaml"]
+BUILD_PACKAGES = [
+    *("apt-utils", "gcc", "libc6-dev", "python3-dev", "python3-packaging", "python3-venv", "python3-yaml"),
+]
 APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
 
 
@@ -87,11 +91,30 @@ def wheels(target, scratch):
         for old in directory.glob("*"):
             if old.is_file():
                 old.unlink()
-        if not (scratch / "bin").exists():
-            run([sys.executable, "-m", "venv", scratch])
-        pip = [scratch / "bin/pip", "--quiet", "wheel", "--no-deps"]
-        run([*pip, "--require-hashes", "--requirement", lock, "--wheel-dir", directory])
+        build(lock, directory, scratch)
         stamp.write_text(lock.read_text())
+
+
+def build(lock, directory, scratch):
+    """Build what one lock lists into wheels; ``scratch`` becomes an environment with pip."""
+    if not (scratch / "bin").exists():
+        run([sys.executable, "-m", "venv", scratch])
+    pip, options = [scratch / "bin/pip", "--quiet"], ["--no-deps", "--ignore-requires-python"]
+    downloads = tempfile.mkdtemp(dir=scratch)  # pip wheel itself would not ignore what a package says of Python
+    run([*pip, "download", *options, "--require-hashes", "--requirement", lock, "--dest", downloads])
+    run([*pip, "wheel", *options, "--wheel-dir", directory, *sorted(Path(downloads).iterdir())])
+
+
+def channel(target, scratch):
+    """Make the conda channel, unless it is of this lock and this Python."""
+    program, lock, stamp = HERE / "channel.py", HERE / "channel.lock", target / "made-of"
+    made_of = f"{sys.version}\n{hashlib.sha256(program.read_bytes()).hexdigest()}\n{lock.read_text()}"
+    if stamp.exists() and stamp.read_text() == made_of:
+        return
+    found = Path(tempfile.mkdtemp(dir=scratch))
+    build(lock, found, scratch / "environment")
+    run([sys.executable, program, target, *sorted(found.glob("*.whl"))])
+    stamp.write_text(made_of)
 
 
 def checksums(directory):
@@ -117,6 +140,8 @@ def main():
     wheels(directory / "wheels", scratch / "environment")
     print("mirror: downloading packages", flush=True)
     debs(directory / "debs", bare, sys.argv[2:])
+    print("mirror: making the conda channel", flush=True)
+    channel(directory / "channel", scratch)
     print("mirror: fetching programs", flush=True)
     run([sys.executable, HERE / "fetch.py", "download", directory / "artifacts"])
     checksums(directory)

@@ -31,6 +31,9 @@ GENERATE = {
         "jupyterhub_cookie_secret": password,
         "jupyterhub_crypt_key": password,
         "jupyterhub_metrics_token": password,
+        # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
+        "conda_store_token_key": password,
+        "conda_store_salt_token": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

@@ -50,9 +50,8 @@ def mirror():
     inputs = [
         *sorted((settings.REPOSITORY / "formulas").glob("*/defaults.yaml")),
         *sorted((settings.REPOSITORY / "formulas").glob("*/requirements.lock")),
-        settings.REPOSITORY / "salt/bootstrap/requirements.lock",
-        settings.REPOSITORY / "salt/bootstrap/mirror.py",
-        settings.REPOSITORY / "salt/bootstrap/fetch.py",
+        *sorted((settings.REPOSITORY / "salt/bootstrap").glob("*.lock")),
+        *(settings.REPOSITORY / f"salt/bootstrap/{name}.py" for name in ("mirror", "fetch", "channel")),
         settings.REPOSITORY / "salt/artifacts.json",
     ]
     recipe = repr((base().name, settings.TEST_NODE_PACKAGES))

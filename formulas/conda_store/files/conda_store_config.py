@@ -1,0 +1,95 @@
+# Written by Salt (formulas/conda_store). Settings are in settings.json beside this. Server and worker both read it; only
+# the server is handed secrets.
+import json
+import logging
+import os
+from pathlib import Path
+
+import conda_lock.conda_lock
+from celery import signals
+from conda_lock.lookup import DEFAULT_MAPPING_URL
+from conda_store_server._internal.schema import BuildArtifactType
+from conda_store_server.storage import LocalStorage
+from qhub_conda import kernels
+from qhub_conda.rights import RealmAuthentication, RealmAuthorization, RealmTokens
+
+c = get_config()  # noqa: F821
+settings = json.loads(Path("/etc/conda-store/settings.json").read_text())
+directory = settings["directory"]
+public, realm = settings["public_url"], settings["realm_url"]
+shared = settings["shared_namespace"]
+
+# What is where
+c.CondaStore.database_url = "postgresql+psycopg2:///conda-store?host=/run/postgresql"
+c.CondaStore.redis_url = f"unix://{settings['redis_socket']}"
+c.CondaStore.celery_broker_url = c.CondaStore.celery_results_backend = f"redis+socket://{settings['redis_socket']}"
+c.CondaStore.store_directory = f"{directory}/store"
+c.CondaStore.environment_directory = f"{directory}/environments/{{namespace}}/{{name}}"
+c.CondaStore.storage_class = LocalStorage
+c.LocalStorage.storage_path = f"{directory}/artifacts"
+c.CondaStore.default_namespace = shared
+c.CondaStore.default_permissions = "755"
+c.CondaStore.build_artifacts = [BuildArtifactType[name] for name in settings["artifacts"]]
+
+# What environments are built from
+c.CondaStore.conda_command = "conda"
+if settings["channel_alias"]:
+    c.CondaStore.conda_channel_alias = settings["channel_alias"]
+c.CondaStore.conda_default_channels = settings["channels"]
+c.CondaStore.conda_allowed_channels = settings["allowed_channels"]
+c.CondaStore.conda_indexed_channels = []  # its own list of all that channels have serves the page's search only
+c.CondaStore.conda_included_packages = settings["included_packages"]
+c.CondaStore.conda_max_solve_time = settings["solve_timeout"]
+c.CondaStore.storage_threshold = settings["storage_threshold"] * 2**20
+# conda-lock wants to be told where Python packages have other names as conda packages, which conda-store does not know of.
+conda_lock.conda_lock.run_lock.__kwdefaults__ = {
+    **(conda_lock.conda_lock.run_lock.__kwdefaults__ or {}),
+    "mapping_url": DEFAULT_MAPPING_URL,
+}
+
+# The server, behind the front door
+c.CondaStoreServer.address = "127.0.0.1"
+c.CondaStoreServer.port = settings["port"]
+c.CondaStoreServer.url_prefix = "/conda-store"
+c.CondaStoreServer.behind_proxy = True
+c.CondaStoreServer.cors_allow_origin_regex = None
+c.CondaStoreServer.log_level = c.CondaStoreWorker.log_level = logging.INFO
+
+# The worker
+c.CondaStoreWorker.concurrency = settings["builders"]
+
+# People
+c.CondaStoreServer.authentication_class = RealmAuthentication
+c.RealmAuthentication.authentication_backend = RealmTokens
+c.RealmAuthentication.authorization_backend = RealmAuthorization
+c.RealmAuthentication.client_id = "conda-store"
+c.RealmAuthentication.public_url = public
+c.RealmAuthentication.realm_url = realm
+c.RealmAuthentication.shared_namespace = shared
+c.RealmAuthentication.session_hours = settings["session_hours"]
+c.RBACAuthorizationBackend.role_mappings_version = 2
+c.RBACAuthorizationBackend.unauthenticated_role_bindings = {}
+c.RBACAuthorizationBackend.authenticated_role_bindings = {f"{shared}/*": {"viewer"}}
+c.RealmTokens.people_file = "/etc/conda-store/people.json"
+secrets = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
+if (secrets / "client_secret").exists():  # not in the worker
+    c.RealmAuthentication.client_secret = (secrets / "client_secret").read_text().strip()
+    c.AuthenticationBackend.secret = (secrets / "token_key").read_text().strip()
+    c.AuthenticationBackend.predefined_tokens = {
+        (secrets / "salt_token").read_text().strip(): {
+            "primary_namespace": shared,
+            "role_bindings": {"*/*": ["admin"]},
+            "exp": "9999-01-01T00:00:00+00:00",
+        }
+    }
+
+for name, traits in settings["config"].items():
+    c[name].update(traits)
+
+
+# Kernels follow their environments, whatever a task of the worker did to those; and there is one a minute.
+def publish_kernels(**_):
+    kernels.publish(directory)
+
+
+signals.task_postrun.connect(publish_kernels, weak=False, dispatch_uid="qhub-kernels")

@@ -1,0 +1,191 @@
+"""Signing in with the cluster's realm, and what that allows in conda-store.
+
+Role in the realm      in conda-store
+admin                  everything
+developer              everything in the namespace of the own name; making environments, not removing them, in those of the
+                       own Slurm accounts
+viewer                 looking at the environments of the own accounts
+everybody              looking at the shared namespace's
+"""
+
+import base64
+import datetime
+import hashlib
+import json
+import os
+import re
+import secrets
+from urllib.parse import urlencode, urlsplit
+
+import requests
+from conda_store_server.server import auth
+from conda_store_server.server import schema as auth_schema
+from fastapi import HTTPException
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from traitlets import Integer, Unicode
+
+TIMEOUT = 30  # seconds that Keycloak may take
+#: conda-store makes regular expressions of namespaces' names.
+NAMESPACE = re.compile(r"[A-Za-z0-9_@=~&-]+")
+
+
+def role_bindings(person, roles, groups, shared):
+    """Return conda-store's role bindings of somebody: ``{"NAMESPACE/*": [role]}``; ``{}`` for nobody of ours.
+
+    ``roles`` are those of the realm's client, ``groups`` the paths of the realm's groups.
+    """
+    if "admin" in roles:
+        return {"*/*": ["admin"]}
+    accounts = [group.removeprefix("/accounts/") for group in groups if group.startswith("/accounts/")]
+    found = {}
+    if "developer" in roles:
+        found = {**dict.fromkeys(accounts, "developer"), person: "admin"}
+    elif "viewer" in roles:
+        found = dict.fromkeys(accounts, "viewer")
+    else:
+        return {}
+    bindings = {f"{name}/*": [role] for name, role in found.items() if NAMESPACE.fullmatch(name)}
+    return {**bindings, f"{shared}/*": ["viewer"]}
+
+
+class RealmToken(auth_schema.AuthenticationToken):
+    """conda-store's token, which also says whose it is. One that Salt makes for a program is nobody's."""
+
+    person: str | None = None
+
+
+auth_schema.AuthenticationToken = RealmToken  # wherever conda-store makes or reads one
+
+
+class RealmTokens(auth.AuthenticationBackend):
+    """Refuses tokens of people who are no longer there, as tokens cannot be called back."""
+
+    people_file = Unicode(help="JSON list of the people who may come in.").tag(config=True)
+
+    def authenticate(self, token):
+        entity = super().authenticate(token)
+        if entity is None or entity.person is None or entity.person in self.people():
+            return entity
+        return None
+
+    def people(self):
+        stamp = os.stat(self.people_file).st_mtime_ns  # noqa: PTH116
+        if getattr(self, "_people", (None,))[0] != stamp:
+            with open(self.people_file) as file:  # noqa: PTH123
+                self._people = stamp, frozenset(json.load(file))
+        return self._people[1]
+
+
+class RealmAuthorization(auth.RBACAuthorizationBackend):
+    """Who makes a token out of another has it made for the same person and, short of admins, for the same namespace."""
+
+    def is_subset_entity_permissions(self, entity, new_entity):
+        new_entity.person = entity.person
+        same = new_entity.primary_namespace == entity.primary_namespace
+        return (same or "*/*" in entity.role_bindings) and super().is_subset_entity_permissions(entity, new_entity)
+
+
+class RealmAuthentication(auth.GenericOAuthAuthentication):
+    """Signing in by authorization code with PKCE."""
+
+    public_url = Unicode(help="Where the front door is.").tag(config=True)
+    realm_url = Unicode(help="Where the realm is.").tag(config=True)
+    shared_namespace = Unicode(help="The namespace for everybody.").tag(config=True)
+    session_hours = Integer(8, help="Hours after which people sign in again.").tag(config=True)
+
+    @property
+    def home(self):
+        return f"{self.public_url}/conda-store/"
+
+    @property
+    def callback(self):
+        return f"{self.home}oauth_callback/"
+
+    def get_login_method(self, request: auth.Request, next: str | None = None):  # noqa: A002
+        verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe()
+        request.session.update(oauth_state=state, oauth_verifier=verifier, next=self.inside(next))
+        digest = hashlib.sha256(verifier.encode()).digest()
+        words = {
+            "client_id": self.client_id,
+            "redirect_uri": self.callback,
+            "response_type": "code",
+            "scope": "openid profile",
+            "state": state,
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
+        return RedirectResponse(f"{self.realm_url}/protocol/openid-connect/auth?{urlencode(words)}", status_code=303)
+
+    async def post_login_method(self, request: auth.Request):
+        """Take people back from the realm. (conda-store's own name of it is in its routes.)"""
+        session = {key: request.session.pop(key, None) for key in ("oauth_state", "oauth_verifier", "next")}
+        state = request.query_params.get("state", "")
+        if not session["oauth_state"] or not secrets.compare_digest(session["oauth_state"], state):
+            raise HTTPException(400, "This is not the sign-in that was begun here: begin again.")
+        code = request.query_params.get("code", "")
+        claims = await run_in_threadpool(self.claims, code, session["oauth_verifier"])
+        person = claims["preferred_username"]
+        bindings = role_bindings(person, claims.get("roles", []), claims.get("groups", []), self.shared_namespace)
+        if not bindings or person not in self.authentication.people():
+            raise HTTPException(403, f"{person} has no role in conda-store.")
+        lifetime = datetime.timedelta(hours=self.session_hours)
+        token = RealmToken(
+            exp=datetime.datetime.now(datetime.timezone.utc) + lifetime,
+            primary_namespace=person,
+            role_bindings=bindings,
+            person=person,
+        )
+        # The cookie is strict: it goes along from a page of ours only, not with a redirection that the realm began.
+        response = await self._post_login_method_response(session["next"] or self.home)
+        response.set_cookie(
+            self.cookie_name,
+            self.authentication.encrypt_token(token),
+            max_age=int(lifetime.total_seconds()),
+            path="/conda-store",
+            secure=True,
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    def post_logout_method(self, request: auth.Request, next: str | None = None):  # noqa: A002
+        words = {"client_id": self.client_id, "post_logout_redirect_uri": self.home}
+        response = RedirectResponse(
+            f"{self.realm_url}/protocol/openid-connect/logout?{urlencode(words)}", status_code=303
+        )
+        response.delete_cookie(self.cookie_name, path="/conda-store", secure=True, httponly=True, samesite="strict")
+        return response
+
+    def inside(self, address):
+        """Return a page of conda-store that somebody is to come back to; ``None`` if it is none."""
+        if not address:
+            return None
+        there, here = urlsplit(address), urlsplit(self.home)
+        elsewhere = (there.scheme or there.netloc) and (there.scheme, there.netloc) != (here.scheme, here.netloc)
+        if elsewhere or not there.path.startswith(here.path) or not re.fullmatch(r"[\w.~%/?&=+,:@-]*", address):
+            return None
+        return there._replace(scheme=here.scheme, netloc=here.netloc).geturl()
+
+    def claims(self, code, verifier):
+        """Return what the realm says of who signed in."""
+        grant = requests.post(
+            f"{self.realm_url}/protocol/openid-connect/token",
+            data={
+                "grant_type": "authorization_code",
+                "code": code,
+                "code_verifier": verifier,
+                "redirect_uri": self.callback,
+                "client_id": self.client_id,
+                "client_secret": self.client_secret,
+            },
+            timeout=TIMEOUT,
+        )
+        if not grant.ok:
+            raise HTTPException(403, f"The realm does not vouch for this sign-in: {grant.json().get('error', '')}")
+        headers = {"Authorization": f"Bearer {grant.json()['access_token']}"}
+        answer = requests.get(
+            f"{self.realm_url}/protocol/openid-connect/userinfo", headers=headers, timeout=TIMEOUT
+        )
+        answer.raise_for_status()
+        return answer.json()
