@@ -385,28 +385,27 @@ class Live(NamedTuple):
     ledger: dict
 
 
-def inherited(own, upper, upper_new):
-    """Return the settings ``own`` of a level when those of the level above turn from ``upper`` to ``upper_new``."""
-    return {key: upper_new[key] if value == upper.get(key) else value for key, value in own.items()}
-
-
-def settings_of(name, live, declared):
-    """Return the settings that will hold for an environment; pure."""
-    space = name.split("/")[0]
-    top = {**live.settings, **declared.settings}
-    middle_old = live.namespaces.get(space, {}).get("settings", live.settings)
-    middle = {
-        **inherited(middle_old, live.settings, top),
-        **declared.namespaces.get(space, {}).get("settings", {}),
-    }
-    own = live.environments.get(name, {}).get("settings", middle_old)
-    return {**inherited(own, middle_old, middle), **declared.environments.get(name, {}).get("settings", {})}
+def levels(name, live, declared):
+    """
+    Return ``(old, now, new)`` settings of a namespace, or of an environment: as they are, as they would be if
+    only the levels above changed, and as they will be; pure.
+    """
+    space, _, short = name.partition("/")
+    if short:
+        above, _, above_new = levels(space, live, declared)
+        there, entry = live.environments.get(name, {}), declared.environments.get(name, {})
+    else:
+        above, above_new = live.settings, {**live.settings, **declared.settings}
+        there, entry = live.namespaces.get(name, {}), declared.namespaces.get(name, {})
+    old = there.get("settings", above)
+    now = {key: above_new[key] if value == above[key] else value for key, value in old.items()}
+    return old, now, {**now, **entry.get("settings", {})}
 
 
 def wanted(name, live, declared):
     """Return the specification that an environment is to have, without name and description; pure."""
     entry = declared.environments[name]
-    return mark(effective(entry, settings_of(name, live, declared)), entry.get("rebuild", ""))
+    return mark(effective(entry, levels(name, live, declared)[2]), entry.get("rebuild", ""))
 
 
 def unclear(name, live, declared):
@@ -478,7 +477,7 @@ def difference(live, declared, absent=None):
             changes[label]["roles"] = {"old": there.get("roles", {}), "new": entry["roles"]}
         metadata = changed(there.get("metadata") or {}, entry.get("metadata", {}))
         changes[label] |= {f"metadata.{key}": change for key, change in metadata.items()}
-        changes[label] |= _settings(there.get("settings", live.settings), live.settings, entry, declared.settings)
+        changes[label] |= _settings(name, live, declared)
     for name in declared.environments:
         changes[f"environment/{name}"] = _environment(name, live, declared)
     for name, there in live.environments.items():
@@ -500,19 +499,16 @@ def _absent(fields, kind):
     return fields.get(kind, {}).get("new") == "absent"
 
 
-def _settings(own, upper, entry, upper_declared):
+def _settings(name, live, declared):
     """Return ``{"settings.key": {"old", "new"}}`` of a namespace or environment."""
-    now = inherited(own, upper, {**upper, **upper_declared})
-    differ = changed(now, entry.get("settings", {}))
-    return {f"settings.{key}": {"old": own.get(key), "new": change["new"]} for key, change in differ.items()}
+    old, now, new = levels(name, live, declared)
+    return {f"settings.{key}": {"old": old[key], "new": new[key]} for key in changed(now, new)}
 
 
 def _environment(name, live, declared):
     """Return the changes of one declared environment."""
     entry, there = declared.environments[name], live.environments.get(name)
-    space = live.namespaces.get(name.split("/")[0], {}).get("settings", live.settings)
-    above = {**declared.settings, **declared.namespaces.get(name.split("/")[0], {}).get("settings", {})}
-    fields = _settings((there or {}).get("settings", space), space, entry, above)
+    fields = _settings(name, live, declared)
     old = {"description": (there or {}).get("description") or ""}
     fields |= changed(old, {"description": entry.get("description", old["description"])})
     specification = wanted(name, live, declared)
@@ -814,7 +810,7 @@ class _Plan:
         for name, entry in self.declared.environments.items():
             there, pin = self.live.environments.get(name), entry.get("current_build")
             if not pin:
-                for key, allowed in disallowed(entry, settings_of(name, self.live, self.declared)):
+                for key, allowed in disallowed(entry, levels(name, self.live, self.declared)[2]):
                     self.errors.append(f"environments:{name}:{key}: {allowed}")
             elif not there or there["builds"] is not None:
                 usable = [str(build["id"]) for build in (there or {}).get("builds") or [] if build["usable"]]
@@ -1134,8 +1130,8 @@ def diff(environments=None, pillar=False, solve=False, connection=None, absent=N
         Take it from the pillar's ``environments``. Default ``False``.
     solve
         Let conda-store solve each specification that would be built, and tell which packages change
-        (``packages``); takes as long as the solver does, during which conda-store answers nobody else.
-        Default ``False``.
+        (``packages``); takes as long as the solver does, during which conda-store answers nobody else. It
+        solves by its settings as a whole, not by those of a namespace. Default ``False``.
     connection
         ``{url:, token:, ca: file, timeout: seconds}``. Default: the pillar's or the minion configuration's
         ``conda_store_env``.
