@@ -516,7 +516,7 @@ def environment_problems(parts):
     levels = {("environments", name): entry for name, entry in declared.items() if "/" in name}
     for (*path, name), entry in levels.items():
         if not {"dependencies", "lockfile", "current_build"} & set(entry):
-            yield (*path, name), entry, "dependencies, a lockfile or current_build in it"
+            yield (*path, name), {}, "dependencies, a lockfile or current_build in it"
         if "lockfile" in entry:
             for key in sorted({"channels", "dependencies", "variables"} & set(entry)):
                 yield (*path, name, key), entry[key], "not beside a lockfile"

@@ -141,9 +141,7 @@ class CondaStore:
         states = self.apply(*names, test=test)
         bad = {name: state["comment"] for name, state in states.items() if state["result"] is False}
         assert bad == {}, bad
-        return {
-            name: state["changes"] for name, state in states.items() if state["changes"] or state["result"] is None
-        }
+        return {name: state["changes"] for name, state in states.items() if state["changes"] or state["result"] is None}
 
     def wait(self):
         """Wait until the server answers and takes builds, which it does when the worker has looked at the disk."""
