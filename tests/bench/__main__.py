@@ -1,8 +1,8 @@
-"""Print figures: ``python3 -m tests.bench [highstate] [join] [users] [slurm_account] [keycloak_realm]``, or all."""
+"""Print figures: ``python3 -m tests.bench [highstate] [join] [users] [slurm_account] [keycloak_realm] ...``, or all."""
 
 import sys
 
-from . import cluster, keycloak_realm, slurm_account
+from . import cluster, conda_store_env, keycloak_realm, slurm_account
 
 FIGURES = {
     "highstate": cluster.highstate,
@@ -10,6 +10,7 @@ FIGURES = {
     "users": cluster.users,
     "slurm_account": slurm_account.main,
     "keycloak_realm": keycloak_realm.main,
+    "conda_store_env": conda_store_env.main,
 }
 
 
