@@ -379,8 +379,8 @@ def mark(specification, rebuild):
 class Live(NamedTuple):
     """What conda-store has, as plain data."""
 
-    settings: dict
-    namespaces: dict  # name: {id, owned, metadata, roles, settings}, the last three where they are needed
+    settings: dict  # that hold for "" (conda-store as a whole), a namespace, an environment: where they are needed
+    namespaces: dict  # name: {id, owned, metadata, roles}, the last two where they are needed
     environments: dict  # name: {id, owned, build, digest, sound, description, kept, ...}; see _look
     ledger: dict
 
@@ -393,11 +393,11 @@ def levels(name, live, declared):
     space, _, short = name.partition("/")
     if short:
         above, _, above_new = levels(space, live, declared)
-        there, entry = live.environments.get(name, {}), declared.environments.get(name, {})
+        entry = declared.environments.get(name, {})
     else:
-        above, above_new = live.settings, {**live.settings, **declared.settings}
-        there, entry = live.namespaces.get(name, {}), declared.namespaces.get(name, {})
-    old = there.get("settings", above)
+        above, above_new = live.settings[""], {**live.settings[""], **declared.settings}
+        entry = declared.namespaces.get(name, {})
+    old = live.settings.get(name, above)
     now = {key: above_new[key] if value == above[key] else value for key, value in old.items()}
     return old, now, {**now, **entry.get("settings", {})}
 
@@ -466,7 +466,7 @@ def difference(live, declared, absent=None):
     changes, absent = defaultdict(dict), {"environment": (), "namespace": (), **(absent or {})}
     # What keeps a key from leaking is that it is set, not its value; only the ledger knows that it is.
     below = {key for level in declared[:2] for entry in level.values() for key in entry.get("settings", {})}
-    told = {key: value for key, value in live.settings.items() if key not in below - set(live.ledger["settings"])}
+    told = {key: value for key, value in live.settings[""].items() if key not in below - set(live.ledger["settings"])}
     changes["settings"] = changed(told, declared.settings)
     for name, entry in declared.namespaces.items():
         there, label = live.namespaces.get(name), f"namespace/{name}"
@@ -674,7 +674,9 @@ def read(store, declared):
     """Return :class:`Live` as far as lists tell it; the number of calls does not depend on environments."""
     ledger = (store("GET", f"v1/namespace/{LEDGER}/", missing=True) or {}).get("data", {}).get("metadata_") or {}
     ledger = {"settings": [], "namespaces": [], "environments": {}, **ledger}
-    settings = store("GET", "v1/setting/")["data"]
+    # What a namespace or environment had that was deleted still holds for a new one of its name.
+    settings = {"": store("GET", "v1/setting/")["data"]}
+    settings |= {name: store("GET", f"v1/setting/{_path(name)}/")["data"] for name in declared.namespaces}
     namespaces = {
         row["name"]: {"id": row["id"], "owned": row["id"] in ledger["namespaces"]}
         for row in store.pages("v1/namespace/")
@@ -682,7 +684,6 @@ def read(store, declared):
     }
     for name in set(declared.namespaces) & set(namespaces):
         there, entry = namespaces[name], declared.namespaces[name]
-        there["settings"] = store("GET", f"v1/setting/{_path(name)}/")["data"]
         if "metadata" in entry:
             there["metadata"] = store("GET", f"v1/namespace/{_path(name)}/")["data"]["metadata_"] or {}
         if "roles" in entry:
@@ -693,7 +694,7 @@ def read(store, declared):
     environments = {}
     for row in rows:
         name, noted = f"{row['namespace']['name']}/{row['name']}", ledger["environments"].get(str(row["id"]), {})
-        there = environments[name] = {
+        environments[name] = {
             "id": row["id"],
             "owned": noted.get("made", False),
             "build": row["current_build_id"],
@@ -704,10 +705,10 @@ def read(store, declared):
             "kept": noted.get("keep"),
             "builds": None,
         }
-        if "settings" in declared.environments.get(name, {}):
-            there["settings"] = store("GET", f"v1/setting/{_path(name)}/")["data"]
     live = Live(settings, namespaces, environments, ledger)
-    for name in declared.environments:
+    for name, entry in declared.environments.items():
+        if name not in environments or "settings" in entry or unclear(name, live, declared):
+            settings[name] = store("GET", f"v1/setting/{_path(name)}/")["data"]
         if unclear(name, live, declared):
             environments[name] = _look(store, name, environments[name], declared.options["timeout"])
     return live
@@ -719,7 +720,7 @@ def _roles_of(store, name):
 
 def _look(store, name, there, timeout):
     """
-    Return an environment with its own settings, its current specification and its builds, oldest first:
+    Return an environment with its current specification and its builds, oldest first:
     ``{id, status, digest, usable, running, stuck}``. The digest is read where it can matter.
     """
     rows = [row for row in store.builds(name) if row["environment_id"] == there["id"]]
@@ -746,7 +747,6 @@ def _look(store, name, there, timeout):
         "specification": current,
         "digest": digest(current),
         "sound": any(build["id"] == there["build"] and build["usable"] for build in builds),
-        "settings": store("GET", f"v1/setting/{_path(name)}/")["data"],
     }
 
 
@@ -853,7 +853,7 @@ class _Plan:
                 continue
             kinds = _dependencies(specification["dependencies"])
             old = self.packages(there["build"]) if there and there["sound"] else []
-            seconds = self.live.settings["conda_max_solve_time"] + 60
+            seconds = self.live.settings[""]["conda_max_solve_time"] + 60
             question = {"channel": specification["channels"], "conda": kinds["conda"], "pip": kinds["pip"]}
             try:
                 solved = self.store("GET", "v1/specification/", timeout=seconds, **question)["solve"]
@@ -1218,13 +1218,13 @@ def export(connection=None):
 
     def own(settings, upper):
         found = {key: value for key, value in settings.items() if value != upper[key]}
-        pinned.update({key: live.settings[key] for key in found})
+        pinned.update({key: live.settings[""][key] for key in found})
         return {"settings": found} if found else {}
 
     for name in live.namespaces:
         metadata = store("GET", f"v1/namespace/{_path(name)}/")["data"]["metadata_"]
         entry = {"metadata": metadata or None, "roles": _roles_of(store, name) or None}
-        told["namespaces"][name] = {k: v for k, v in entry.items() if v} | own(spaces[name], live.settings)
+        told["namespaces"][name] = {k: v for k, v in entry.items() if v} | own(spaces[name], live.settings[""])
     for name, there in live.environments.items():
         if not there["sound"]:
             continue

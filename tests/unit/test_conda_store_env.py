@@ -85,7 +85,7 @@ def declared_of(told):
 
 
 def nothing():
-    return ce.Live(dict(DEFAULTS), {}, {}, {"settings": [], "namespaces": [], "environments": {}})
+    return ce.Live({"": dict(DEFAULTS)}, {}, {}, {"settings": [], "namespaces": [], "environments": {}})
 
 
 def own(settings, upper):
@@ -93,14 +93,20 @@ def own(settings, upper):
     return {key: value for key, value in settings.items() if value != upper[key]}
 
 
-def changed_settings(fields):
-    return {key.removeprefix("settings."): c["new"] for key, c in fields.items() if key.startswith("settings.")}
+def level(live, before, name, above, fields):
+    """Set the settings of a namespace or environment: what is above, its own, and what changes."""
+    old = before.settings.get(above, before.settings[""])
+    live.settings[name] = {
+        **live.settings[above],
+        **own(before.settings.get(name, old), old),
+        **{key.removeprefix("settings."): c["new"] for key, c in fields.items() if key.startswith("settings.")},
+    }
 
 
 def made(before, declared, changes):
     """Return what conda-store has after ``changes``, each new build being complete."""
     live = copy.deepcopy(before)
-    live.settings.update({key: change["new"] for key, change in changes.get("settings", {}).items()})
+    live.settings[""].update({key: change["new"] for key, change in changes.get("settings", {}).items()})
     live.ledger["settings"] += changes.get("settings", {})
     levels = {"namespace": live.namespaces, "environment": live.environments}
     named = {tuple(label.split("/", 1)): fields for label, fields in changes.items() if label != "settings"}
@@ -113,22 +119,10 @@ def made(before, declared, changes):
         fields, entry = named.get(("namespace", name), {}), declared.namespaces.get(name, {})
         there["metadata"] = {**there.get("metadata", {}), **entry.get("metadata", {})}
         there["roles"] = fields.get("roles", {"new": there.get("roles", {})})["new"]
-        there["settings"] = {
-            **live.settings,
-            **own(there.get("settings", before.settings), before.settings),
-            **changed_settings(fields),
-        }
+        level(live, before, name, "", fields)
     for name, there in live.environments.items():
         fields, entry = named.get(("environment", name), {}), declared.environments.get(name, {})
-        space, upper = (
-            name.split("/")[0],
-            before.namespaces.get(name.split("/")[0], {}).get("settings", before.settings),
-        )
-        there["settings"] = {
-            **live.namespaces[space]["settings"],
-            **own(there.get("settings", upper), upper),
-            **changed_settings(fields),
-        }
+        level(live, before, name, name.split("/")[0], fields)
         there["description"] = fields.get("description", {"new": there.get("description", "")})["new"]
         builds = there.setdefault("builds", [])
         build = fields.get("build", {"new": there.get("build")})["new"]
