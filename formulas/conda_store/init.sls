@@ -33,10 +33,6 @@
 {% for key, listed in {"channels": channels, "allowed_channels": conda_store.allowed_channels}.items() %}
 {%   for channel in listed %}{% do settings[key].append(addresses.get(channel, channel)) %}{% endfor %}
 {% endfor %}
-{% for name in pillar.users if name == conda_store.shared_namespace or name in pillar.accounts %}
-{{ raise("users." ~ name ~ ": this name is not allowed: conda-store has a namespace for each person, each account and "
-         ~ conda_store.shared_namespace ~ " (conda_store.shared_namespace)") }}
-{% endfor %}
 {% set people = [] %}
 {% for name, user in pillar.users.items() if not user.get("locked") %}{% do people.append(name) %}{% endfor %}
 
@@ -184,15 +180,21 @@ Channels in directories are served:
       - file: Unit conda-store-channels.service is in place
 {% endif %}
 
-{% for kind in ("server", "worker") %}
+{% for kind, memory in (("server", conda_store.server_memory), ("worker", conda_store.worker_memory), ("retention", 512)) %}
 Unit conda-store-{{ kind }}.service is in place:
   file.managed:
     - name: /etc/systemd/system/conda-store-{{ kind }}.service
     - source: salt://conda_store/files/conda-store.service.jinja
     - template: jinja
-    - context: {kind: {{ kind }}, settings: {{ conda_store | json }}, database: {{ postgresql.service }}}
+    - context:
+        kind: {{ kind }}
+        memory: {{ memory }}
+        directory: {{ conda_store.directory }}
+        database: {{ postgresql.service }}
     - mode: '0644'
+{% endfor %}
 
+{% for kind in ("server", "worker") %}
 conda-store's {{ kind }} is running:
   service.running:
     - name: conda-store-{{ kind }}
@@ -216,14 +218,39 @@ conda-store's {{ kind }} is running:
       - file: Unit conda-store-{{ kind }}.service is in place
 {% endfor %}
 
+conda-store's timer of retention is in place:
+  file.managed:
+    - name: /etc/systemd/system/conda-store-retention.timer
+    - contents: |
+        # Written by Salt (formulas/conda_store).
+        [Unit]
+        Description=Removes what conda-store need not keep
+        [Timer]
+        OnCalendar=daily
+        RandomizedDelaySec=1h
+        Persistent=true
+        [Install]
+        WantedBy=timers.target
+    - mode: '0644'
+
+conda-store keeps what it has to and no more:
+  service.running:
+    - name: conda-store-retention.timer
+    - enable: true
+    - require:
+      - file: Unit conda-store-retention.service is in place
+      - service: conda-store's worker is running
+    - watch:
+      - file: conda-store's timer of retention is in place
+
 # Its metrics, and what it tells of its worker, are for this machine.
 {{ routes("conda-store", {
   "http": {
     "routers": {
       "conda-store": {"rule": "PathPrefix(`/conda-store`) && !PathRegexp(`^/conda-store/(metrics|celery)/?$`)", "entryPoints": ["websecure"],
                       "service": "conda-store"},
-      "conda-store-sign-in": {"rule": "PathPrefix(`/conda-store/login`) || PathPrefix(`/conda-store/oauth_callback`)", "entryPoints": ["websecure"],
-                              "service": "conda-store", "middlewares": ["auth-ratelimit"]},
+      "conda-store-sign-in": {"rule": "PathPrefix(`/conda-store/login`) || PathPrefix(`/conda-store/oauth_callback`)", "priority": 1000,
+                              "entryPoints": ["websecure"], "service": "conda-store", "middlewares": ["auth-ratelimit"]},
     },
     "services": {"conda-store": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ port}]}}},
   },

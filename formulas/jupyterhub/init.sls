@@ -2,6 +2,7 @@
 # Slurm, qhub-notebooks does as the person; what it wants of the front door, qhub-hub-routes checks.
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
+{% from "conda_store/map.jinja" import conda_store %}
 {% from "traefik/map.jinja" import traefik %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import environment %}
@@ -17,8 +18,10 @@
   "program": jupyterlab.directory ~ "/bin/qhub-notebook",
   "environment": {
     "SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": bundle,
-    "JUPYTER_CONFIG_PATH": jupyterlab.directory ~ "/etc/jupyter", "JUPYTER_PATH": jupyterlab.directory ~ "/share/jupyter",
+    "JUPYTER_CONFIG_PATH": jupyterlab.directory ~ "/etc/jupyter",
   },
+  "jupyter_path": jupyterlab.directory ~ "/share/jupyter",
+  "environments": {"kernels": conda_store.directory ~ "/jupyter", "shared": conda_store.shared_namespace},
 } %}
 {% do settings.update(jupyterhub) %}
 {% set people = {} %}

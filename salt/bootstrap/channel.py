@@ -39,7 +39,7 @@ MARKERS = {"python_version": PYTHON, "python_full_version": VERSION, "implementa
 
 
 class Package:
-    """One package of the channel. ``files``: {path: (bytes, executable, has the placeholder)}; ``links``: {path: target}."""
+    """One package. ``files``: {path: (bytes, executable, has the placeholder)}; ``links``: {path: target}."""
 
     def __init__(self, subdir, name, version, depends, files, *, links=None, scripts=(), summary=""):
         self.files, self.links, self.scripts = files, links or {}, scripts
@@ -111,9 +111,9 @@ def sha256(content):
 
 def debian_python():
     """
-    Return Debian's Python as a package. It finds its library beside itself, wherever that is. What Debian has otherwise
-    than Python, dist-packages, is set back: for ``sysconfig`` by a change; ``site`` is part of the binary, so where that
-    one looks is a link.
+    Return Debian's Python as a package. It finds its library beside itself, wherever that is. What Debian has
+    otherwise than Python, dist-packages, is set back: for ``sysconfig`` by a change; ``site`` is part of the binary,
+    so where that one looks is a link.
     """
     source, files, links = Path(f"/usr/lib/python{PYTHON}"), {}, {}
     for top, directories, names in source.walk():
@@ -125,7 +125,7 @@ def debian_python():
             if name in ("EXTERNALLY-MANAGED", "sitecustomize.py"):
                 continue
             if path.is_symlink():
-                if path.exists() and not os.path.isabs(path.readlink()):
+                if path.exists() and not path.readlink().is_absolute():
                     links[inside] = str(path.readlink())
                 continue
             content = path.read_bytes()
@@ -149,7 +149,7 @@ def with_usual_layout(sysconfig):
         ("prefix_scheme = 'posix_local'", "prefix_scheme = 'posix_prefix'"),
     ):
         if sysconfig.count(old) != 1:
-            sys.exit(f"channel: this Debian's Python is otherwise than the one this was made for: no {old} in sysconfig")
+            sys.exit(f"channel: this Debian's Python is not what this was made for: no {old} in sysconfig")
         sysconfig = sysconfig.replace(old, new)
     return sysconfig
 

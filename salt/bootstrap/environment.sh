@@ -45,7 +45,7 @@ else
 fi
 if [ "$mode" != --lazy ]; then
     # Some packages bring files for other versions of Python, which do not compile.
-    "$environment/bin/python" -m compileall -q "$environment/lib" >/dev/null || true
+    "$environment/bin/python" -m compileall -q -j 0 "$environment/lib" >/dev/null || true
 fi
 ln -sfn "$environment" "$current.part"
 mv -T "$current.part" "$current"

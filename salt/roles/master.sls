@@ -18,6 +18,8 @@ include:
   - postgresql
   - keycloak
   - keycloak.realm
+  - redis
+  - conda_store
   - jupyterhub
   - sshgate
   - node_exporter

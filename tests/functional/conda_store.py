@@ -94,6 +94,8 @@ class CondaStore:
         with step("Booting a machine for conda-store"):
             self.node.boot()
             self._connect()
+            # The cable is nothing that systemd-networkd waits for in vain.
+            self.node.run(["systemctl", "mask", "--now", "systemd-networkd-wait-online"])
             bootstrap = f"{settings.CHECKOUT}/salt/bootstrap"
             install = [f"{bootstrap}/install.sh", f"{bootstrap}/requirements.lock", settings.MIRROR]
             self.node.run(install, timeout=300)
@@ -158,9 +160,10 @@ class CondaStore:
 
     # -- people ---------------------------------------------------------------------------------
 
-    def ask(self, method, path, body=None, *, token=None, check=True, base="/api/v1/", **options):
+    def ask(self, method, path, body=None, *, token=None, check=True, base="/api/v1/", headers=None, **options):
         """Ask the API through the front door; ``path`` is below ``base``. The token is Salt's unless said; "": none."""
-        headers = {"Authorization": f"Bearer {self.token if token is None else token}"} if token != "" else {}
+        if token != "":
+            headers = {"Authorization": f"Bearer {self.token if token is None else token}", **(headers or {})}
         try:
             answer = self.session.request(
                 method, f"{self.url}{base}{path}", json=body, headers=headers, timeout=60, **options

@@ -1,5 +1,5 @@
-# Written by Salt (formulas/conda_store). Settings are in settings.json beside this. Server and worker both read it; only
-# the server is handed secrets.
+# Written by Salt (formulas/conda_store). Settings are in settings.json beside this. Server and worker both read it;
+# secrets are handed to the server only.
 import json
 import logging
 import os
@@ -41,7 +41,7 @@ c.CondaStore.conda_indexed_channels = []  # its own list of all that channels ha
 c.CondaStore.conda_included_packages = settings["included_packages"]
 c.CondaStore.conda_max_solve_time = settings["solve_timeout"]
 c.CondaStore.storage_threshold = settings["storage_threshold"] * 2**20
-# conda-lock wants to be told where Python packages have other names as conda packages, which conda-store does not know of.
+# conda-lock wants to be told where other names of Python packages are listed, which conda-store does not know of.
 conda_lock.conda_lock.run_lock.__kwdefaults__ = {
     **(conda_lock.conda_lock.run_lock.__kwdefaults__ or {}),
     "mapping_url": DEFAULT_MAPPING_URL,
@@ -53,7 +53,8 @@ c.CondaStoreServer.port = settings["port"]
 c.CondaStoreServer.url_prefix = "/conda-store"
 c.CondaStoreServer.behind_proxy = True
 c.CondaStoreServer.cors_allow_origin_regex = None
-c.CondaStoreServer.log_level = c.CondaStoreWorker.log_level = logging.INFO
+c.CondaStoreServer.log_level = logging.WARNING  # addresses that people ask for can hold what signs them in
+c.CondaStoreWorker.log_level = logging.INFO
 
 # The worker
 c.CondaStoreWorker.concurrency = settings["builders"]
@@ -79,7 +80,7 @@ if (secrets / "client_secret").exists():  # not in the worker
         (secrets / "salt_token").read_text().strip(): {
             "primary_namespace": shared,
             "role_bindings": {"*/*": ["admin"]},
-            "exp": "9999-01-01T00:00:00+00:00",
+            "exp": "2099-01-01T00:00:00+00:00",
         }
     }
 

@@ -19,6 +19,14 @@ def secret(name):
     return Path(os.environ["CREDENTIALS_DIRECTORY"], name).read_text().strip()
 
 
+def jupyter_path(spawner):
+    """Return where Jupyter finds kernels: the site's own, and those of environments for all and in one's namespaces."""
+    accounts = [group.name.removeprefix("/accounts/") for group in spawner.user.groups if "/accounts/" in group.name]
+    namespaces = [settings["environments"]["shared"], spawner.user.name, *sorted(accounts)]
+    kernels = settings["environments"]["kernels"]
+    return ":".join([settings["jupyter_path"], *(f"{kernels}/{namespace}" for namespace in namespaces)])
+
+
 # The Hub, behind the front door
 c.JupyterHub.bind_url = "http://127.0.0.1:8000/"  # nothing listens there: the front door is the proxy
 c.JupyterHub.public_url = f"{public}/"
@@ -83,7 +91,7 @@ c.Spawner.options_form = lambda spawner: spawner.form()
 c.Spawner.options_from_form = lambda form_data, spawner: spawner.from_form(form_data)
 c.Spawner.apply_user_options = lambda spawner, options: spawner.take(options)
 c.Spawner.env_keep = []
-c.Spawner.environment = settings["environment"]
+c.Spawner.environment = {**settings["environment"], "JUPYTER_PATH": jupyter_path}
 c.Spawner.default_url = settings["default_url"]
 c.Spawner.notebook_dir = settings["notebook_dir"]
 c.Spawner.start_timeout = settings["start_timeout"]

@@ -51,6 +51,14 @@ slurm:
   gpu_autodetect: nvml
   prolog: {10-scratch: "#!/bin/sh\nmkdir -p /scratch/$SLURM_JOB_ID\n"}
   epilog: {10-scratch: "#!/bin/sh\nrm -rf /scratch/$SLURM_JOB_ID\n"}
+redis: {config: {maxmemory: 1gb, save: null}}
+conda_store:
+  channels: [conda-forge, /srv/channels/own]
+  allowed_channels: [conda-forge, /srv/channels/own, https://channels.example.org/x]
+  channel_alias: https://channels.example.org
+  artifacts: [LOCKFILE, CONDA_PACK]
+  retention: {builds: null, failed_days: null, packages: false}
+  config: {CondaStore: {conda_flags: ""}}
 postgresql: {config: {max_connections: 200, ssl: null}}
 keycloak:
   master_realm_outside: true

@@ -7,7 +7,6 @@ build becomes current goes on in its own.
 
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,7 +41,7 @@ def kernels(build, namespace, name):
             program, *arguments = found["argv"]
         except (OSError, ValueError, KeyError):  # not one that would start
             continue
-        own = build / "bin" / os.path.basename(program)
+        own = build / "bin" / Path(program).name
         python = source.name in ("python3", "python")
         suffix = "" if python else f".{source.name}"
         title = f"{name} ({namespace})" if python else f"{found['display_name']} in {name} ({namespace})"

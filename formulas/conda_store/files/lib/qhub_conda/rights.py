@@ -2,8 +2,8 @@
 
 Role in the realm      in conda-store
 admin                  everything
-developer              everything in the namespace of the own name; making environments, not removing them, in those of the
-                       own Slurm accounts
+developer              everything in the namespace of the own name; in those of the own Slurm accounts, making
+                       environments, not removing them
 viewer                 looking at the environments of the own accounts
 everybody              looking at the shared namespace's
 """
@@ -30,14 +30,15 @@ TIMEOUT = 30  # seconds that Keycloak may take
 NAMESPACE = re.compile(r"[A-Za-z0-9_@=~&-]+")
 
 
-def role_bindings(person, roles, groups, shared):
+def role_bindings(person, roles, groups, shared, people):
     """Return conda-store's role bindings of somebody: ``{"NAMESPACE/*": [role]}``; ``{}`` for nobody of ours.
 
-    ``roles`` are those of the realm's client, ``groups`` the paths of the realm's groups.
+    ``roles`` are those of the realm's client, ``groups`` the paths of the realm's groups, ``people`` all names: what is
+    somebody's own namespace is not that of an account of the same name.
     """
     if "admin" in roles:
         return {"*/*": ["admin"]}
-    accounts = [group.removeprefix("/accounts/") for group in groups if group.startswith("/accounts/")]
+    accounts = {group.removeprefix("/accounts/") for group in groups if group.startswith("/accounts/")} - set(people)
     found = {}
     if "developer" in roles:
         found = {**dict.fromkeys(accounts, "developer"), person: "admin"}
@@ -78,9 +79,11 @@ class RealmTokens(auth.AuthenticationBackend):
 
 
 class RealmAuthorization(auth.RBACAuthorizationBackend):
-    """Who makes a token out of another has it made for the same person and, short of admins, for the same namespace."""
+    """Who makes a token out of another makes it for the same person and, short of admins, the same namespace."""
 
     def is_subset_entity_permissions(self, entity, new_entity):
+        if not entity.role_bindings:  # nobody: conda-store would make out a token to anyone
+            return False
         new_entity.person = entity.person
         same = new_entity.primary_namespace == entity.primary_namespace
         return (same or "*/*" in entity.role_bindings) and super().is_subset_entity_permissions(entity, new_entity)
@@ -126,8 +129,9 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         code = request.query_params.get("code", "")
         claims = await run_in_threadpool(self.claims, code, session["oauth_verifier"])
         person = claims["preferred_username"]
-        bindings = role_bindings(person, claims.get("roles", []), claims.get("groups", []), self.shared_namespace)
-        if not bindings or person not in self.authentication.people():
+        people, roles, groups = self.authentication.people(), claims.get("roles", []), claims.get("groups", [])
+        bindings = role_bindings(person, roles, groups, self.shared_namespace, people)
+        if not bindings or person not in people:
             raise HTTPException(403, f"{person} has no role in conda-store.")
         lifetime = datetime.timedelta(hours=self.session_hours)
         token = RealmToken(
@@ -184,8 +188,6 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         if not grant.ok:
             raise HTTPException(403, f"The realm does not vouch for this sign-in: {grant.json().get('error', '')}")
         headers = {"Authorization": f"Bearer {grant.json()['access_token']}"}
-        answer = requests.get(
-            f"{self.realm_url}/protocol/openid-connect/userinfo", headers=headers, timeout=TIMEOUT
-        )
+        answer = requests.get(f"{self.realm_url}/protocol/openid-connect/userinfo", headers=headers, timeout=TIMEOUT)
         answer.raise_for_status()
         return answer.json()
