@@ -20,6 +20,7 @@ include:
   - keycloak.realm
   - redis
   - conda_store
+  - conda_store.environments
   - jupyterhub
   - sshgate
   - node_exporter

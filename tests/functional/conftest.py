@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 
-from tests.functional.conda_store import CondaStore
 from tests.functional.keycloak import Keycloak, Realm
 from tests.functional.modules import Modules
 
@@ -12,16 +11,6 @@ from tests.functional.modules import Modules
 @pytest.fixture(scope="session")
 def keycloak():
     machine = Keycloak()
-    try:
-        machine.start()
-        yield machine
-    finally:
-        machine.destroy()
-
-
-@pytest.fixture(scope="session")
-def conda_store():
-    machine = CondaStore()
     try:
         machine.start()
         yield machine

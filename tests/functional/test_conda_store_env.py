@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.functional.channel import Channels
-from tests.functional.conda_store import HERE, SHARED
+from tests.functional.conda_store import HERE, SHARED, CondaStore
 from tests.functional.modules import Modules
 from tests.lab.harness.shell import wait_for
 
@@ -100,12 +100,16 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(conda_store, tmp_path_factory):
-    channels = Channels(tmp_path_factory.mktemp("channels"), HERE)
+def site(tmp_path_factory):
+    machine, channels = CondaStore(), None
     try:
-        yield Site(conda_store, channels, tmp_path_factory.mktemp("salt"))
+        machine.start()
+        channels = Channels(tmp_path_factory.mktemp("channels"), HERE)
+        yield Site(machine, channels, tmp_path_factory.mktemp("salt"))
     finally:
-        channels.close()
+        if channels:
+            channels.close()
+        machine.destroy()
 
 
 @pytest.fixture(autouse=True)
