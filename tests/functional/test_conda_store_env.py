@@ -1,7 +1,7 @@
 """conda_store_env against a real conda-store. Test mode is asked first: it must say just what is changed then."""
 
-import itertools
 import json
+import secrets
 import stat
 import threading
 import time
@@ -23,7 +23,6 @@ class Site:
         self.machine, self.channels = machine, channels
         self.connection = {"url": machine.url, "token": machine.token, "ca": str(machine.ca), "timeout": 60}
         self.modules = Modules("conda_store_env", directory, conda_store_env=self.connection)
-        self.numbers = itertools.count(1)
         self.space = None
 
     def declaration(self, environments, **namespace):
@@ -115,7 +114,7 @@ def site(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def space(site):
     """A namespace for one test, which goes with it."""
-    site.space = f"space{next(site.numbers)}"
+    site.space = f"space-{secrets.token_hex(3)}"
     yield site.space
     gone = site.modules.state("namespace_absent", site.space)
     assert gone["result"] is True, gone["comment"]
@@ -368,6 +367,9 @@ def test_settings_are_part_of_what_is_built_and_do_not_leak(site, space):
     assert "x:dependencies: python must be among them (conda_required_packages)" in refused
     assert site.everything() == before
     assert site.machine.get(f"setting/{space}/")["conda_required_packages"] == []
+    # conda-store forgets nothing: what a namespace had is what the next of this name has.
+    assert site.modules.state("namespace_absent", space)["result"] is True
+    assert site.apply({"y": ["alpha"]}, options=top)["y"]["dependencies"]["new"] == ["alpha", "gamma"]
 
 
 def test_namespaces_have_metadata_and_roles_and_go_when_others_refer_to_them(site, space):
