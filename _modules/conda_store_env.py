@@ -31,11 +31,12 @@ Ownership
 
 What conda-store 2025.2.2 does, and what is done about it
     The settings of a namespace or environment leak into all others, until the same key is set for conda-store
-    as a whole: so that is demanded. They can be set, but not unset. Two orders of the same channels are one
-    specification: so the order is written into ``prefix``, which conda-store keeps and does not use. Deleted
-    builds are listed as before, with size 0, and can be made current: they are left out. A build that is queued
-    cannot be cancelled: after ``timeout`` it is not waited for any more. A namespace that others have roles
-    in, or that has roles in others, cannot be deleted: roles go first.
+    as a whole: so that is demanded. They can be set, but not unset, and those of a namespace that was deleted
+    hold for the next one of its name. Two orders of the same channels are one specification: so the order is
+    written into ``prefix``, which conda-store keeps and does not use. Deleted builds are listed as before, with
+    size 0, and can be made current: they are left out. A build that is queued cannot be cancelled: after
+    ``timeout`` it is not waited for any more. A namespace that others have roles in, or that has roles in
+    others, cannot be deleted: roles go first.
 
 Source: conda-store's REST API (``/api/v1``, and ``/api/v2`` for the list of environments).
 """
