@@ -15,6 +15,7 @@ base:
 {% if opts.id == master %}
     - users
     - realm
+    - environments
     - secrets.master
 {% endif %}
 {% else %}

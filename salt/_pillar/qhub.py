@@ -20,11 +20,13 @@ import yaml
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
 #: What :func:`ext_pillar` adds.
-ADDED = ("roles", "members", "keycloak_realm")
+ADDED = ("roles", "members", "keycloak_realm", "conda_store_env")
 #: Where Slurm's own entries are used without being declared.
 BUILT_IN_ACCOUNTS, BUILT_IN_QOS = {"root"}, {"normal"}
 #: Where Keycloak listens on the master (formulas/keycloak).
 KEYCLOAK = "http://127.0.0.1:8080/auth"
+#: Where conda-store listens there (formulas/conda_store).
+CONDA_STORE = "http://127.0.0.1:5000/conda-store"
 ID_RANGE = {"min": 10000, "max": 60000}
 #: What an error of these kinds is in cannot be compared with the rest.
 MISSHAPEN = {"type", "required", "format"}
@@ -48,8 +50,8 @@ def ext_pillar(minion_id, pillar):
 
     Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``), the
     minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
-    and every node of the pillar whose minion key is accepted; and ``keycloak_realm``, how the module of that
-    name reaches Keycloak. ``{}`` for an id that is not listed. Raises
+    and every node of the pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how
+    the modules of these names reach their services. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
     """
     cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
@@ -72,6 +74,10 @@ def ext_pillar(minion_id, pillar):
             "url": KEYCLOAK,
             "client_id": "salt",
             "client_secret": pillar.get("secrets", {}).get("keycloak_salt_secret"),
+        }
+        added["conda_store_env"] = {
+            "url": CONDA_STORE,
+            "token": pillar.get("secrets", {}).get("conda_store_salt_token"),
         }
     return added
 
@@ -332,6 +338,7 @@ def cross_problems(parts):
     yield from user_problems(parts)
     yield from accounting_problems(parts)
     yield from realm_problems(parts)
+    yield from environment_problems(parts)
 
 
 def unknown(path, values, names):
@@ -500,6 +507,25 @@ def realm_problems(parts):
                 None,
                 "needed: bind_dn and bind_password go together",
             )
+
+
+def environment_problems(parts):
+    """Environments: something to build, of one kind; settings below are set above, without which they would leak."""
+    declared = parts.entries("environments")
+    namespaces = {} if ("environments", "namespaces") in parts.broken else declared.get("namespaces", {})
+    above = declared.get("settings", {})
+    levels = {("environments", name): entry for name, entry in declared.items() if "/" in name}
+    for (*path, name), entry in levels.items():
+        if not {"dependencies", "lockfile", "current_build"} & set(entry):
+            yield (*path, name), {}, "dependencies, a lockfile or current_build in it"
+        if "lockfile" in entry:
+            for key in sorted({"channels", "dependencies", "variables"} & set(entry)):
+                yield (*path, name, key), entry[key], "not beside a lockfile"
+    levels |= {("environments", "namespaces", name): entry for name, entry in namespaces.items()}
+    for path, entry in levels.items():
+        for key in sorted(set(entry.get("settings", {})) - set(above)):
+            step = (*path, "settings", key)
+            yield step, entry["settings"][key], f"only what environments.settings.{key} says for all others"
 
 
 def partition_limits(limits):

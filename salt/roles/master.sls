@@ -23,6 +23,7 @@ include:
   - jobs
   - redis
   - conda_store
+  - conda_store.environments
   - jupyterhub
   - sshgate
   - dask_gateway

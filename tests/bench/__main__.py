@@ -2,7 +2,7 @@
 
 import sys
 
-from . import cluster, dask, jupyterhub, keycloak_realm, slurm_account
+from . import cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account
 
 FIGURES = {
     "highstate": cluster.highstate,
@@ -12,6 +12,7 @@ FIGURES = {
     "keycloak_realm": keycloak_realm.main,
     "jupyterhub": jupyterhub.main,
     "dask": dask.main,
+    "conda_store_env": conda_store_env.main,
 }
 
 

@@ -60,7 +60,8 @@ def test_defaults_are_a_valid_pillar(site):
 def test_each_id_gets_its_own_files(site):
     site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
     master, worker = site.pillar(), site.pillar("w1")
-    assert set(master) - set(worker) == {"users", "groups", "accounts", "qos", "members", "realm", "keycloak_realm"}
+    people = {"users", "groups", "accounts", "qos", "realm", "environments"}
+    assert set(master) - set(worker) == people | {"members", "keycloak_realm", "conda_store_env"}
     assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
     assert set(worker["secrets"]) == {"slurm_key"}
@@ -135,8 +136,9 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text())
 @pytest.mark.parametrize(("path", "value", "line"), REFUSED, ids=[f"{path}={value}" for path, value, _ in REFUSED])
 def test_refused(site, path, value, line):
     files = {"cluster": cluster(), "nodes": NODES, "partitions": PARTITIONS, "users": USERS}
+    files["environments"] = {"environments": {}}
     section = path.split(".")[0]
-    file = {"nodes": "nodes", "partitions": "partitions", "cluster": "cluster"}.get(section, "users")
+    file = section if section in files else "users"
     files[file] = changed(files[file], path, value)
     site.write(**files)
     refusal = site.refusal()
