@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from tests.functional.conda_store import CondaStore
 from tests.functional.keycloak import Keycloak, Realm
 from tests.functional.modules import Modules
 
@@ -33,3 +34,14 @@ def realm(new_realm):
     made = new_realm()
     yield made
     made.delete()
+
+
+@pytest.fixture(scope="session")
+def conda_store():
+    """conda-store; what conda_store_env sets for all of it stays set, so that its tests come last."""
+    machine = CondaStore()
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.destroy()

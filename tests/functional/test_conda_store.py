@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.functional.conda_store import NAME, PILLAR, SHARED, UNITS, CondaStore
+from tests.functional.conda_store import NAME, PILLAR, SHARED, UNITS
 from tests.lab.harness.shell import wait_for
 
 ENTRY_POINTS = {"22", "80", "443", "8022", "8786"}  # of sshd and of the front door
@@ -40,14 +40,9 @@ manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
-def machine():
+def machine(conda_store):
     """A machine to which the formulas were applied."""
-    machine = CondaStore()
-    try:
-        machine.start()
-        yield machine
-    finally:
-        machine.destroy()
+    return conda_store
 
 
 @pytest.fixture(scope="module")

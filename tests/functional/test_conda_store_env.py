@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.functional.channel import Channels
-from tests.functional.conda_store import HERE, SHARED, CondaStore
+from tests.functional.conda_store import HERE, SHARED
 from tests.functional.modules import Modules
 from tests.lab.harness.shell import wait_for
 
@@ -99,16 +99,12 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    machine, channels = CondaStore(), None
+def site(conda_store, tmp_path_factory):
+    channels = Channels(tmp_path_factory.mktemp("channels"), HERE)
     try:
-        machine.start()
-        channels = Channels(tmp_path_factory.mktemp("channels"), HERE)
-        yield Site(machine, channels, tmp_path_factory.mktemp("salt"))
+        yield Site(conda_store, channels, tmp_path_factory.mktemp("salt"))
     finally:
-        if channels:
-            channels.close()
-        machine.destroy()
+        channels.close()
 
 
 @pytest.fixture(autouse=True)

@@ -180,4 +180,4 @@ def run_cell(shown, code):
     cells.last.fill(code)
     shown.keyboard.press("Shift+Enter")
     outputs.nth(there).wait_for(timeout=SPAWN_TIMEOUT)
-    return outputs.nth(there).inner_text()
+    return outputs.nth(there).inner_text().strip()

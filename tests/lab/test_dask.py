@@ -128,9 +128,10 @@ def test_a_cluster_from_a_notebook(lab, gateway, tmp_path):
         assert {job["account"] for job in found.values()} == {"physics"}
         link = run_cell(shown, "print(cluster.dashboard_link)")
         assert link.startswith(f"{GATEWAY}clusters/")
-        shown.context.new_page().goto(link).finished()
-        board = shown.context.pages[-1]
-        board.get_by_text("Task Stream").first.wait_for()
+        board = shown.context.new_page()
+        board.goto(link)
+        board.wait_for_function("document.title == 'Dask: Status'")
+        board.locator("canvas").first.wait_for()
         gateway.stop_server("marie")
     lab.wait_for("the cluster that nobody uses has ended", lambda: not jobs(lab), timeout=IDLE + 60)
     rows = lab.master.run(["sacct", "-XnP", "-j", ",".join(found), "-o", "User,Account,JobName,Comment"]).stdout
@@ -140,8 +141,11 @@ def test_a_cluster_from_a_notebook(lab, gateway, tmp_path):
 
 
 def test_a_cluster_from_outside_grows_shrinks_and_outlives_the_gateway(lab, gateway, laptop):
+    # Of a node's memory, so that each worker is on one of its own.
+    most = lab.master.run(["sinfo", "--noheader", "--partition=main", "--format=%m"]).stdout.strip().rstrip("+")
+    half = int(most) // 2 + 100
     script = f"""
-cluster = gateway.new_cluster(account="physics")
+cluster = gateway.new_cluster(account="physics", memory={half})
 cluster.scale(2)
 client = cluster.get_client()
 say(workers(client, 2), {SUM})

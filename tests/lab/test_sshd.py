@@ -44,6 +44,8 @@ def test_a_person_comes_in_by_key(ssh, name):
 
 
 def test_a_worker_takes_who_has_a_job_there(lab, ssh):
+    lab.master.run(["scancel", "--user=marie"])
+    lab.wait_for("she has no job", lambda: not lab.master.run(["squeue", "--noheader", "--user=marie"]).stdout)
     refused = ssh("marie", "true", host="w1")
     assert (refused.returncode, "you have no active jobs on this node" in refused.stderr) == (255, True), refused.stderr
     words = ["sbatch", "--parsable", "--account=physics", "--nodelist=w1", "--chdir=/", "--output=/dev/null"]
