@@ -44,7 +44,7 @@ def by_hand():
     file.unlink(missing_ok=True)
     dask = Path(sys.executable).with_name("dask")
     words = ["sbatch", "--parsable", "--account=physics", "--mem=500", "--output=/dev/null", f"--chdir={Path.home()}"]
-    commands = [f"{dask} scheduler --scheduler-file {file}", *[f"{dask} worker --scheduler-file {file} --no-nanny "
+    commands = [f"{dask} scheduler --port 0 --dashboard-address :0 --scheduler-file {file}", *[f"{dask} worker --scheduler-file {file} --no-nanny "
                 "--nthreads 1 --memory-limit 500MB"] * 2]
     return file, [subprocess.run([*words, f"--wrap={c}"], check=True, capture_output=True, text=True).stdout.strip()
                   for c in commands]

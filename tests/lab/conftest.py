@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.lab import hub as the_hub
+from tests.lab.browser import chromium
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings, site
 from tests.lab.harness.node import machines
@@ -125,6 +126,15 @@ def hub(lab, tmp_path_factory):
     """JupyterHub, to be asked as its administrator."""
     with the_hub.driven(lab, tmp_path_factory.mktemp("hub")) as driven:
         yield driven
+
+
+@pytest.fixture(scope="module")
+def browser(lab, tmp_path_factory):
+    """A browser that trusts the cluster's authority."""
+    home = tmp_path_factory.mktemp("browser")
+    (home / "ca.crt").write_text(lab.master.read(the_hub.CA))
+    with chromium(home, home / "ca.crt") as started:
+        yield started
 
 
 @pytest.hookimpl(wrapper=True)

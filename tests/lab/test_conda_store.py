@@ -2,11 +2,9 @@
 
 import json
 
-import pytest
-
-from tests.lab.browser import chromium, page
+from tests.lab.browser import page
 from tests.lab.harness.shell import wait_for
-from tests.lab.test_sign_in import CA, CHOSEN, ROOT, choose, fill, first_password
+from tests.lab.test_sign_in import CHOSEN, ROOT, choose, fill, first_password
 
 HOME = f"{ROOT}/conda-store/"
 SHARED = "/opt/qhub/shared/conda"
@@ -25,14 +23,6 @@ headers["Content-Type"] = "application/json"
 request = urllib.request.Request(url, body and body.encode(), headers, method=method)
 print(urllib.request.urlopen(request, timeout=30).read().decode())
 """
-
-
-@pytest.fixture(scope="module")
-def browser(lab, tmp_path_factory):
-    home = tmp_path_factory.mktemp("browser")
-    (home / "ca.crt").write_text(lab.master.read(CA))
-    with chromium(home, home / "ca.crt") as started:
-        yield started
 
 
 def sign_in(lab, shown, name):

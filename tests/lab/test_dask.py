@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from tests.lab.browser import chromium
 from tests.lab.harness import lab as the_lab
 from tests.lab.hub import CA, ROOT, choose, lab_is_there, new_notebook, run_cell, signed_in
 
@@ -113,9 +112,8 @@ def ask(hub, method, path, token, body=None):
     return hub.ask(method, f"api/v1/{path}", body, base="/gateway/", kind="jupyterhub", token=token, check=False)
 
 
-def test_a_cluster_from_a_notebook(lab, gateway, tmp_path):
-    (tmp_path / "ca.crt").write_text(lab.master.read(CA))
-    with chromium(tmp_path, tmp_path / "ca.crt") as browser, signed_in(lab, browser, "marie") as shown:
+def test_a_cluster_from_a_notebook(lab, gateway, browser):
+    with signed_in(lab, browser, "marie") as shown:
         choose(shown, account="physics")
         lab_is_there(shown)
         new_notebook(shown, kernel="dask (global)")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.browser import chromium, page
+from tests.lab.browser import page
 from tests.lab.harness import settings
-from tests.lab.hub import CA, ROOT, SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell, signed_in
+from tests.lab.hub import ROOT, SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell, signed_in
 
 CELL = """import os, socket
 print(socket.gethostname(), os.getuid(), os.environ["SLURM_JOB_ID"], oct(os.umask(7)))"""
@@ -23,15 +23,6 @@ FETCH = """async ([path, method, form]) => {
   const answer = await fetch(`${path}?_xsrf=${token}`, options);
   return [answer.status, await answer.text()];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser(lab, tmp_path_factory):
-    """The browser."""
-    home = tmp_path_factory.mktemp("browser")
-    (home / "ca.crt").write_text(lab.master.read(CA))
-    with chromium(home, home / "ca.crt") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,12 @@ import urllib.parse
 
 import pytest
 
-from tests.lab.browser import chromium, one_time_password, page
+from tests.lab.browser import one_time_password, page
 
 ROOT = "https://master.cluster.internal"
 REALM = f"{ROOT}/auth/realms/qhub"
 ACCOUNT = f"{REALM}/account/"
 CHOSEN = "a Password of 3 words"
-CA = "/var/lib/qhub/ca/ca.crt"
-
-
-@pytest.fixture(scope="module")
-def browser(lab, tmp_path_factory):
-    """The browser; people's passwords and second factors are forgotten at the end."""
-    home = tmp_path_factory.mktemp("browser")
-    (home / "ca.crt").write_text(lab.master.read(CA))
-    with chromium(home, home / "ca.crt") as started:
-        yield started
 
 
 @pytest.fixture
