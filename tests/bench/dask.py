@@ -44,10 +44,11 @@ def by_hand():
     file.unlink(missing_ok=True)
     dask = Path(sys.executable).with_name("dask")
     words = ["sbatch", "--parsable", "--account=physics", "--mem=500", "--output=/dev/null", f"--chdir={Path.home()}"]
-    commands = [f"{dask} scheduler --port 0 --dashboard-address :0 --scheduler-file {file}", *[f"{dask} worker --scheduler-file {file} --no-nanny "
-                "--nthreads 1 --memory-limit 500MB"] * 2]
-    return file, [subprocess.run([*words, f"--wrap={c}"], check=True, capture_output=True, text=True).stdout.strip()
-                  for c in commands]
+    scheduler = f"{dask} scheduler --port 0 --dashboard-address :0 --scheduler-file {file}"
+    worker = f"{dask} worker --scheduler-file {file} --no-nanny --nthreads 1 --memory-limit 500MB"
+    jobs = [subprocess.run([*words, f"--wrap={command}"], check=True, capture_output=True, text=True).stdout.strip()
+            for command in (scheduler, worker, worker)]
+    return file, jobs
 
 def connect_by_hand(started):
     while not started[0].exists():
