@@ -29,6 +29,7 @@ class Hub:
         self.lab, self.master = lab, lab.master
         self.session = requests.Session()
         self.session.trust_env = False
+        self.session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=64))
         self.session.verify = str(ca)
 
     def ask(
