@@ -121,7 +121,7 @@ def master(lab):
     return lab.master
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hub(lab, tmp_path_factory):
     """JupyterHub, to be asked as its administrator."""
     with the_hub.driven(lab, tmp_path_factory.mktemp("hub")) as driven:

@@ -24,6 +24,7 @@ from tests.lab.harness.shell import run, wait_for
 NAME = "master.cluster.internal"
 MASTER = settings.ADDRESSES["master"]
 CA = "/usr/local/share/ca-certificates/qhub-ca.crt"
+HUBS = 302  # what no other service has goes to the Hub, which sends it on below /hub
 ROUTES = "/etc/traefik/dynamic"
 PROBE = """
 import http.server, json, time
@@ -219,9 +220,8 @@ def test_http_is_sent_to_https(lab):
 
 
 def test_headers_protect_the_browser(trust):
-    status, headers, body = ask(trust, "/no-such-page")
-    assert status == 404
-    assert b"page" not in body.lower().replace(b"not found", b""), "and says nothing about what is here"
+    status, headers, _ = ask(trust, "/no-such-page")
+    assert (status, headers["Location"]) == (HUBS, f"https://{NAME}/hub/no-such-page")
     assert int(re.fullmatch(r"max-age=(\d+)", headers["Strict-Transport-Security"])[1]) >= 180 * 86400
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -231,7 +231,8 @@ def test_headers_protect_the_browser(trust):
 
 @pytest.mark.parametrize("path", ["/dashboard/", "/api/rawdata", "/metrics", "/ping"])
 def test_its_own_pages_are_for_the_master_alone(lab, trust, path):
-    assert ask(trust, path)[0] == 404
+    status, headers, _ = ask(trust, path)
+    assert (status, headers["Location"]) == (HUBS, f"https://{NAME}/hub{path}")
     inside = lab.master.run(
         ["python3", "-c", f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8082{path}').status)"]
     )
@@ -289,11 +290,11 @@ def test_routes_change_without_a_restart_or_a_dropped_connection(lab, trust, pro
         connection.request("GET", "/probe/stream")
         stream = connection.getresponse()
         assert stream.read(4) == b"tick"
-        assert ask(trust, "/other")[0] == 404
+        assert ask(trust, "/other")[0] == HUBS
         with route(lab, "other"):
             assert ask(trust, "/other")[0] == 200
             assert stream.read(400) == b"tick" * 100
-        assert ask(trust, "/other")[0] == 404
+        assert ask(trust, "/other")[0] == HUBS
         assert stream.read(400) == b"tick" * 100
     assert traefik(lab) == before
 
@@ -452,7 +453,7 @@ def without_interruption(context):
         visitor.join()
     assert failures == []
     assert len(done) > 10
-    assert set(done) == {404}
+    assert set(done) == {HUBS}
 
 
 def settings_of(**changed):
@@ -557,7 +558,7 @@ def test_a_killed_front_door_comes_back(lab, trust):
 
     def answers():
         with contextlib.suppress(OSError):
-            return traefik(lab) not in ("0", before) and ask(trust)[0] == 404
+            return traefik(lab) not in ("0", before) and ask(trust)[0] == HUBS
 
     wait_for("it is back", answers, timeout=30)
 
