@@ -52,7 +52,7 @@ class Hub:
 
         def answers():
             with contextlib.suppress(requests.RequestException):
-                return self.ask("GET", "user", check=False).ok
+                return self.ask("GET", "", token=None, check=False).ok
 
         wait_for("the Hub answers", answers, timeout=90)
 
@@ -125,7 +125,7 @@ def driven(lab, directory, settings=""):
     finally:
         lab.master.run(["rm", "-f", DROP_IN])
         lab.master.run(["scancel", "--name=jupyterhub"])
-        lab.master.run(["systemctl", "restart", "jupyterhub"])
+        hub.restart()
         hub.session.close()
 
 

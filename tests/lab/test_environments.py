@@ -46,7 +46,7 @@ def test_an_edit_of_the_pillar_is_a_kernel_and_can_be_taken_back(lab, hub, brows
     assert [works(lab, module) for module in ("numpy", "bokeh")] == [True, False]
     done = declare(lab, [*analysis, "bokeh"])
     assert done["result"] is True, done["comment"]
-    assert list(done["changes"]) == ["global/analysis"]
+    assert list(done["changes"]) == ["environment/global/analysis"]
     assert build(lab) != before
     assert [works(lab, "bokeh", node) for node in ("master", "w1", "w2")] == [True] * 3
     assert lab.master.run(["test", "-x", f"{before}/bin/python"]).returncode == 0, "the old build is kept"
