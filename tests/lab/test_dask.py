@@ -43,7 +43,7 @@ def gateway(lab, hub):
     """Dask-Gateway, where clusters are idle soon; no cluster is left at the end."""
 
     def cluster(pillar):
-        limits = {"limits": {"clusters": 2, "workers": 3}}
+        limits = {"limits": {"clusters": 2, "workers": 1}, "group_limits": {"physics": {"workers": 3}}}
         return pillar | {"dask_gateway": {"idle_timeout": IDLE, "heartbeat": 3, "worker": {"memory": 500}, **limits}}
 
     with lab.pillar(cluster=cluster):
