@@ -297,7 +297,7 @@ def test_a_database_is_its_owner_s_alone(machine):
 
     assert whoami("games", "games") == "games"
     assert whoami("games", "keycloak") == ""
-    assert whoami("nobody", "games") == ""
+    assert whoami("www-data", "games") == ""
     wrong = machine.shell("PGPASSWORD=wrong psql -XAtc 'select 1' -h 127.0.0.1 -U keycloak keycloak 2>&1 || true")
     assert "password authentication failed" in wrong
 
@@ -403,5 +403,5 @@ def test_no_secret_was_seen(machine):
         return set(found.stdout.split())
 
     assert {"/etc/keycloak/database.password", "/etc/keycloak/salt.secret"} <= readable("root")
-    assert readable("nobody") == set()
+    assert readable("www-data") == set()
     assert readable("keycloak") == {"/run/credentials/keycloak.service/database"}

@@ -186,10 +186,12 @@ HEALTH = ["python3", "-c", f"import urllib.request; urllib.request.urlopen('{GAT
         ({"worker_cmd": "id"}, "Unknown fields ['worker_cmd']"),
     ],
 )
-def test_what_somebody_may_not_have_is_refused_in_words(gateway, chosen, told):
+def test_what_somebody_may_not_have_is_refused_in_words(lab, gateway, chosen, told):
+    before = set(jobs(lab))
     body = {"cluster_options": {"account": "physics", **chosen}}
     response = ask(gateway, "POST", "clusters/", gateway.token("marie"), body)
     assert (response.status_code, told in response.json()["error"]) == (422, True), response.text
+    assert set(jobs(lab)) <= before
 
 
 def test_who_is_refused_altogether(gateway):
