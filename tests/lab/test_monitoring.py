@@ -67,8 +67,8 @@ def test_who_is_not_signed_in_is_told_nothing(browser, tmp_path, master):
     address = f"https://{settings.ADDRESSES['master']}/monitoring/"
     forged = {"X-Remote-User": "ada", "OIDC_CLAIM_roles": "admin", "Cookie": "mod_auth_openidc_session=ada"}
     for path in ("api/v1/query?query=up", "metrics", "federate?match[]=up", "login/../metrics", "-/healthy", "LOGIN/"):
-        for headers in ({}, forged):
-            headers = {"Host": "master.cluster.internal", **headers}
+        for more in ({}, forged):
+            headers = {"Host": "master.cluster.internal", **more}
             answer = requests.get(address + path, verify=ca, timeout=30, allow_redirects=False, headers=headers)
             assert answer.status_code in (302, 401, 404), (path, answer.status_code)
             assert answer.headers.get("Location", f"{ROOT}/auth/").startswith(f"{ROOT}/auth/")
