@@ -33,6 +33,8 @@ include:
   - prometheus
   - prometheus.page
   - alertmanager
+  - exporters
+  - slurm_exporter
 
 # A whole highstate knows all routes, all openings and all that is scraped.
 extend:
