@@ -2,11 +2,11 @@
 
 import json
 
-from tests.lab.browser import page
+from tests.lab.browser import CHOSEN, ROOT, fill, page, signed_in
 from tests.lab.harness.shell import wait_for
-from tests.lab.test_sign_in import CHOSEN, ROOT, choose, fill, first_password
 
 HOME = f"{ROOT}/conda-store/"
+SIGN_IN = ("/conda-store/login/", "/conda-store/ui/")
 SHARED = "/opt/qhub/shared/conda"
 FETCH = """async ([method, path, body]) => {
     const answer = await fetch('/conda-store/api/v1/' + path, {
@@ -25,14 +25,6 @@ print(urllib.request.urlopen(request, timeout=30).read().decode())
 """
 
 
-def sign_in(lab, shown, name):
-    """Sign in at conda-store with a first password, and choose one."""
-    shown.goto(f"{HOME}login/?next=/conda-store/admin/user/")
-    fill(shown, name, first_password(lab, name))
-    choose(shown, CHOSEN)
-    shown.wait_for_url(f"{HOME}admin/user/")
-
-
 def ask(shown, method, path, body=None):
     """Ask the API as conda-store's own page does."""
     return shown.evaluate(FETCH, [method, path, body])
@@ -43,8 +35,7 @@ def environment(namespace):
 
 
 def test_people_sign_in_and_may_what_their_roles_say(lab, browser):
-    with page(browser) as shown:
-        sign_in(lab, shown, "marie")
+    with signed_in(lab, browser, "marie", *SIGN_IN) as shown:
         assert ask(shown, "GET", "permission/")[1]["data"]["entity_roles"] == {
             "marie/*": ["admin"],
             "chemistry/*": ["developer"],
@@ -59,13 +50,11 @@ def test_people_sign_in_and_may_what_their_roles_say(lab, browser):
         assert ask(shown, "DELETE", "environment/marie/mine/")[0] == 200
         cookie = next(each for each in shown.context.cookies() if each["name"] == "conda-store-auth")
         assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
-        shown.goto(HOME)
         shown.get_by_text("Log out").wait_for()
 
 
 def test_an_administrator_may_do_everything(lab, browser):
-    with page(browser) as shown:
-        sign_in(lab, shown, "ada")
+    with signed_in(lab, browser, "ada", *SIGN_IN) as shown:
         assert ask(shown, "GET", "permission/")[1]["data"]["entity_roles"]["*/*"] == ["admin"]
         assert ask(shown, "DELETE", "environment/physics/mine/")[0] == 200
 

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
+from tests.lab.browser import ROOT, signed_in
 from tests.lab.harness import lab as the_lab
-from tests.lab.hub import CA, ROOT, choose, lab_is_there, new_notebook, run_cell, signed_in
+from tests.lab.hub import CA, choose, lab_is_there, new_notebook, run_cell
 
 PYTHON = "/opt/qhub/shared/conda/environments/global/dask/bin/python"
 GATEWAY = f"{ROOT}/gateway/"
