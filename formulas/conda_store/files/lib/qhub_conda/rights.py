@@ -18,6 +18,7 @@ import secrets
 from urllib.parse import urlencode, urlsplit
 
 import requests
+from conda_store_server import api
 from conda_store_server.server import auth
 from conda_store_server.server import schema as auth_schema
 from fastapi import HTTPException
@@ -154,6 +155,7 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         bindings = role_bindings(person, roles, groups, self.shared_namespace, people)
         if not bindings or person not in people:
             raise HTTPException(403, f"{person} has no role in conda-store.")
+        await run_in_threadpool(self.make_namespaces, bindings)
         lifetime = datetime.timedelta(hours=self.session_hours)
         token = RealmToken(
             exp=datetime.datetime.now(datetime.timezone.utc) + lifetime,
@@ -191,6 +193,13 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         if elsewhere or not there.path.startswith(here.path) or not re.fullmatch(r"[\w.~%/?&=+,:@-]*", address):
             return None
         return there._replace(scheme=here.scheme, netloc=here.netloc).geturl()
+
+    def make_namespaces(self, bindings):
+        """Make the namespaces that somebody with these role bindings builds in: the page offers what there is."""
+        with self.authentication_db() as database:
+            for names, roles in bindings.items():
+                if names != "*/*" and roles != ["viewer"]:
+                    api.ensure_namespace(database, names.removesuffix("/*"))
 
     def claims(self, code, verifier):
         """Return what the realm says of who signed in."""
