@@ -41,7 +41,7 @@ No job runs on {{ node }}:
 Cluster knows its members:
   salt.state:
     - tgt: {{ master | json }}
-    - sls: [names.server, nfs, firewall]
+    - sls: [names.server, sshd.known_hosts, nfs, firewall]
     - queue: 5
     - require:
       - salt: {{ node }} is forgotten
