@@ -10,6 +10,7 @@ include:
   - people
   - people.homes
   - sshd.source
+  - sshd.known_hosts
   - sshd
   - nfs
   - mariadb
