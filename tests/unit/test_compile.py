@@ -319,12 +319,7 @@ def test_a_node_watches_services_that_its_roles_run(compilers, role):
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(compilers, highstate, message):
-    worker = compilers("worker", "minimal")
-    pillar = worker.state.opts["pillar"]
-    pillar["salt"] = {"highstate": highstate}
-    worker.building_highstate = {}  # what was rendered before
-    try:
-        _, errors = worker.render_highstate({"base": ["salt.minion"]})
-    finally:
-        del pillar["salt"]
+    worker = compilers("worker", "minimal", node=message)  # one of its own: settings are imported once
+    worker.state.opts["pillar"]["salt"] = {"highstate": highstate}
+    _, errors = worker.render_highstate({"base": ["salt.minion"]})
     assert message in errors[0]
