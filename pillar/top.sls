@@ -16,6 +16,7 @@ base:
     - users
     - realm
     - environments
+    - monitoring
     - secrets.master
 {% endif %}
 {% else %}

@@ -29,13 +29,20 @@ include:
   - dask_gateway
   - dask_gateway.client
   - node_exporter
+  - prometheus.targets
+  - prometheus
+  - prometheus.page
+  - alertmanager
   - salt.metrics
 
-# A whole highstate knows all routes and all openings that there are.
+# A whole highstate knows all routes, all openings and all that is scraped.
 extend:
   Firewall has no other openings:
     file:
       - clean: true
   Traefik has no other routes:
+    file:
+      - clean: true
+  Prometheus scrapes nothing else:
     file:
       - clean: true
