@@ -1,5 +1,20 @@
-# The Salt minion's daemon: pinned to the master's key, its role grain as the pillar says.
+# The Salt minion's daemon: pinned to the master's key, its role grain as the pillar says; its own highstates, and its
+# watch over the services of its roles.
 {% from "salt/map.jinja" import salt_settings %}
+{% set highstate = salt_settings.highstate %}
+{% if highstate.mode not in ("test", "enforce", "off") %}
+{{ raise("salt.highstate.mode: " ~ highstate.mode ~ " is not allowed: test, enforce or 'off'") }}
+{% elif not highstate.interval or highstate.interval < 10 %}
+{{ raise("salt.highstate.interval: " ~ highstate.interval ~ " is not allowed: seconds from 10") }}
+{% elif highstate.splay is none or highstate.splay < 0 %}
+{{ raise("salt.highstate.splay: " ~ highstate.splay ~ " is not allowed: seconds from 0") }}
+{% endif %}
+{% set services = {} %}
+{% for role in pillar.roles %}
+{% for service in salt_settings.services[role] %}
+{% do services.update({service: {"onchangeonly": true, "emitatstartup": false}}) %}
+{% endfor %}
+{% endfor %}
 
 Salt minion is configured:
   file.managed:
@@ -10,6 +25,9 @@ Salt minion is configured:
         id: {{ grains.id | json }}
         master: {{ pillar.cluster.master.address | json }}
         roles: {{ pillar.roles | json }}
+        highstate: {{ highstate | json }}
+        services: {{ services | json }}
+        services_interval: {{ salt_settings.services.interval | json }}
         options: {{ salt_settings.minion_options | json }}
     - makedirs: true
     - mode: '0644'

@@ -2,7 +2,10 @@
 The cluster as its master sees it.
 """
 
+import json
 import logging
+import time
+from pathlib import Path
 
 import salt.pillar
 
@@ -46,3 +49,44 @@ def compiled_pillar():
         return {}, ["cluster.master.id: missing: the Salt minion id of the master"]
     pillar = salt.pillar.Pillar(opts, {"id": master}, master, "base").compile_pillar()
     return pillar, pillar.get("_errors", [])
+
+
+def drift():
+    """
+    Tell which nodes are not as declared, as far as their last highstate told, and since when.
+
+    A run in test mode (``salt.highstate.mode: test``) tells what it would change, a scheduled one that enforces what it
+    had to mend. What a run by hand was told to change is no drift.
+
+    Returns ``{"summary": ..., "nodes": {id: {"last run", "failed since", "failed", "drifted since", "drifted" or
+    "mended"}}}`` with only those nodes that are not as declared, or of which no run is known.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cluster.drift
+        salt-run cluster.drift --out=json
+    """
+    path = Path(__opts__["cachedir"], "highstates.json")
+    runs = json.loads(path.read_text()) if path.exists() else {}
+    members = __salt__["membership.members"]()
+    nodes = {node: _differs(runs.get(node)) for node in sorted(members)}
+    differ = {node: found for node, found in nodes.items() if found}
+    return {"summary": f"{len(nodes) - len(differ)} of {len(nodes)} nodes are as declared", "nodes": differ}
+
+
+def _differs(run):
+    """Return what is not as declared on a node, ``{}`` if all is."""
+    if not run:
+        return {"last run": "none yet"}
+    found = {}
+    for kind, word in (("failed", "failed"), ("drifted", "drifted" if run["test"] else "mended")):
+        if run[kind]:
+            found[f"{word} since"] = _when(run[f"{kind}_since"])
+            found[word] = run[kind]
+    return {"last run": _when(run["time"]), **found} if found else {}
+
+
+def _when(seconds):
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

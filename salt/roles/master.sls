@@ -36,6 +36,7 @@ include:
   - alertmanager
   - exporters
   - slurm_exporter
+  - salt.metrics
 
 # A whole highstate knows all routes, all openings and all that is scraped.
 extend:

@@ -15,7 +15,17 @@ PAGE = f"{ROOT}/monitoring/"
 
 def test_everything_is_scraped(lab, master):
     """What Prometheus cannot reach would be missed only when it is needed."""
-    scraped = {"alertmanager", "conda-store", "jupyterhub", "keycloak", "node", "prometheus", "sshgate", "traefik"}
+    scraped = {
+        "alertmanager",
+        "conda-store",
+        "jupyterhub",
+        "keycloak",
+        "node",
+        "prometheus",
+        "salt",
+        "sshgate",
+        "traefik",
+    }
 
     def unhealthy():
         targets = ask(master, "targets?state=active")["activeTargets"]
