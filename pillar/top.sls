@@ -16,6 +16,7 @@ base:
     - users
     - realm
     - environments
+    - backup
     - secrets.master
 {% endif %}
 {% else %}

@@ -37,6 +37,8 @@ GENERATE = {
         # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
         "conda_store_token_key": password,
         "conda_store_salt_token": password,
+        # What backups are encrypted with. The administrator keeps a copy elsewhere: no backup can be read without it.
+        "backup_password": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

@@ -29,6 +29,7 @@ include:
   - dask_gateway
   - dask_gateway.client
   - node_exporter
+  - backup
 
 # A whole highstate knows all routes and all openings that there are.
 extend:
