@@ -17,6 +17,7 @@ base:
     - realm
     - environments
     - backup
+    - monitoring
     - secrets.master
 {% endif %}
 {% else %}

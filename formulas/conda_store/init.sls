@@ -3,6 +3,7 @@
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "redis/map.jinja" import redis %}
+{% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import environment %}
 {% from "traefik/macros.jinja" import routes %}
@@ -40,6 +41,7 @@ include:
   - artifacts
   - base
   - postgresql
+  - prometheus
   - redis
   - traefik
 
@@ -255,3 +257,5 @@ conda-store keeps what it has to and no more:
     "services": {"conda-store": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ port}]}}},
   },
 }) }}
+
+{{ scrape("conda-store", {"metrics_path": "/conda-store/metrics", "static_configs": [{"targets": ["127.0.0.1:" ~ port]}]}) }}

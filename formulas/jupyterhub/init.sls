@@ -2,6 +2,7 @@
 # Slurm, qhub-jobs does as the person (formulas/jobs); what it wants of the front door, qhub-hub-routes checks.
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
+{% from "prometheus/macros.jinja" import scrape, scrape_secret %}
 {% from "traefik/macros.jinja" import inside %}
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "postgresql/macros.jinja" import database %}
@@ -29,6 +30,7 @@ include:
   - jobs
   - jupyterlab
   - postgresql
+  - prometheus
   - traefik
 
 {{ environment("JupyterHub is here", "jupyterhub") }}
@@ -170,3 +172,11 @@ JupyterHub is running:
       - file: JupyterHub's settings are in place
       - file: JupyterHub's additions are in place
       - file: JupyterHub's unit is in place
+
+{{ scrape_secret("jupyterhub", "jupyterhub_metrics_token") }}
+
+{{ scrape("jupyterhub", {
+  "metrics_path": "/hub/metrics",
+  "authorization": {"credentials_file": "/etc/prometheus/secrets/jupyterhub"},
+  "static_configs": [{"targets": ["127.0.0.1:8081"]}],
+}, require=[{"file": "Prometheus has its secret for jupyterhub"}]) }}

@@ -1,6 +1,7 @@
 # Keycloak, on PostgreSQL, for nobody but this machine: people come through the front door.
 {% from "keycloak/map.jinja" import keycloak %}
 {% from "postgresql/map.jinja" import postgresql %}
+{% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import directory, here %}
 {% from "traefik/macros.jinja" import routes %}
@@ -31,6 +32,7 @@ include:
   - artifacts
   - base
   - postgresql
+  - prometheus
   - traefik
 
 Keycloak's Java is installed:
@@ -188,3 +190,5 @@ Salt may administer Keycloak:
     "middlewares": middlewares,
   },
 }) }}
+
+{{ scrape("keycloak", {"metrics_path": "/auth/metrics", "static_configs": [{"targets": ["127.0.0.1:9000"]}]}) }}

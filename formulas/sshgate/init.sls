@@ -1,5 +1,6 @@
 # The SSH gateway, on the master.
 {% from "sshgate/map.jinja" import sshgate %}
+{% from "prometheus/macros.jinja" import scrape %}
 {% from "traefik/macros.jinja" import routes %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set hub_api = sshgate.hub_api or "https://" ~ pillar.cluster.public_name ~ "/hub/api" %}
@@ -25,6 +26,7 @@
 
 include:
   - artifacts
+  - prometheus
   - traefik
 
 {{ routes("sshgate", {"tcp": {
@@ -155,3 +157,5 @@ SSH gateway is running:
       - file: SSH gateway is configured
       - file: SSH gateway is installed
       - file: SSH gateway has a unit
+
+{{ scrape("sshgate", {"static_configs": [{"targets": ["127.0.0.1:" ~ sshgate.metrics_port]}]}) }}

@@ -2,6 +2,7 @@
 {% from "traefik/map.jinja" import traefik %}
 {% from "firewall/macros.jinja" import allow %}
 {% from "traefik/macros.jinja" import routes %}
+{% from "prometheus/macros.jinja" import scrape %}
 {% from "artifacts/macros.jinja" import here, directory %}
 {% from "ca/macros.jinja" import certificate, master_names, master_addresses %}
 {% set source = traefik.certificate.source %}
@@ -12,6 +13,7 @@ include:
   - artifacts
   - ca
   - firewall
+  - prometheus
 
 {{ allow("traefik", "world", tcp=[80, 443, 8022, 8786]) }}
 
@@ -166,3 +168,5 @@ Traefik is running:
       - file: Traefik is of this version
       - file: Traefik is configured
       - file: Traefik has a unit
+
+{{ scrape("traefik", {"static_configs": [{"targets": ["127.0.0.1:8082"]}]}) }}

@@ -48,7 +48,7 @@ def ext_pillar(minion_id, pillar):
     pillar
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
-    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``), the
+    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``, ``monitoring``), the
     minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
     and every node of the pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how
     the modules of these names reach their services. ``{}`` for an id that is not listed. Raises
@@ -94,9 +94,9 @@ def site_file(name):
 def left_out(pillar, schema):
     """
     Return the schema's defaults that are not in ``pillar``: ``{section: {key: value}}``. Who has no people has no
-    realm of theirs.
+    realm of theirs, and shows nobody anything.
     """
-    sections = ("cluster", "artifacts", "realm") if "users" in pillar else ("cluster", "artifacts")
+    sections = ("cluster", "artifacts", "realm", "monitoring") if "users" in pillar else ("cluster", "artifacts")
     return {
         section: {
             key: setting["default"]

@@ -39,6 +39,8 @@ GENERATE = {
         "conda_store_salt_token": password,
         # What backups are encrypted with. The administrator keeps a copy elsewhere: no backup can be read without it.
         "backup_password": password,
+        # What cookies of Prometheus's page are sealed with.
+        "monitoring_page_key": password,
     },
     # auth/slurm takes any bytes; text survives YAML.
     "nodes": {"slurm_key": lambda: base64.b64encode(os.urandom(768)).decode()},

@@ -30,12 +30,19 @@ include:
   - dask_gateway.client
   - node_exporter
   - backup
+  - prometheus.targets
+  - prometheus
+  - prometheus.page
+  - alertmanager
 
-# A whole highstate knows all routes and all openings that there are.
+# A whole highstate knows all routes, all openings and all that is scraped.
 extend:
   Firewall has no other openings:
     file:
       - clean: true
   Traefik has no other routes:
+    file:
+      - clean: true
+  Prometheus scrapes nothing else:
     file:
       - clean: true

@@ -60,7 +60,7 @@ def test_defaults_are_a_valid_pillar(site):
 def test_each_id_gets_its_own_files(site):
     site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
     master, worker = site.pillar(), site.pillar("w1")
-    people = {"users", "groups", "accounts", "qos", "realm", "environments", "backup"}
+    people = {"users", "groups", "accounts", "qos", "realm", "environments", "backup", "monitoring"}
     assert set(master) - set(worker) == people | {"members", "keycloak_realm", "conda_store_env"}
     assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])

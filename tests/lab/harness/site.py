@@ -27,6 +27,9 @@ CLUSTER = {
         "cgroup": {"CgroupPlugin": "disabled"},
     },
 }
+MONITORING = {
+    "monitoring": {"page": "prometheus"},  # Grafana's package cannot be had from any registry
+}
 PARTITIONS = {
     "partitions": {
         "main": {"default": True, "max_time": "1-00:00:00"},
@@ -70,7 +73,7 @@ def write(master, **files):
 
 def write_all(master):
     """Write the whole of the lab's pillar."""
-    write(master, cluster=CLUSTER, nodes=nodes(), partitions=PARTITIONS, users=USERS)
+    write(master, cluster=CLUSTER, nodes=nodes(), partitions=PARTITIONS, users=USERS, monitoring=MONITORING)
 
 
 def trust(master, worker):
