@@ -1,10 +1,11 @@
-# Nightly backups of the master. What brings them back is docs/backup.md and orch.restore.
+# Nightly backups of the master. docs/backup.md says what is in them and how it comes back.
 {% from "backup/map.jinja" import backup %}
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "people/map.jinja" import people %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "mariadb/map.jinja" import mariadb %}
 {% from "slurm/map.jinja" import slurm %}
+{% from "traefik/map.jinja" import traefik %}
 {% set local = backup.repository.startswith("/") %}
 {% if not local and ":" not in backup.repository %}
 {{ raise("backup.repository: " ~ backup.repository ~ " is not allowed: a directory (/...) or what restic takes, such as sftp:user@host:/directory") }}
@@ -23,7 +24,6 @@
 {% for name, value in backup.environment.items() if "\n" in value | string %}
 {{ raise("backup.environment." ~ name ~ ": ** is not allowed: one line") }}
 {% endfor %}
-{# The directories of people's files, each once and none inside of itself. #}
 {% set data = [people.homes] + ([people.group_folders] if people.group_folders else []) + [conda_store.directory] %}
 {% set settings = {
   "host": pillar.cluster.master.id,
@@ -33,12 +33,17 @@
   "keep_free": backup.keep_free,
   "exclude": backup.exclude + [conda_store.directory ~ "/packages"],
   "data": data if backup.data else [],
-  "keys": ["/etc/qhub", "/var/lib/qhub", "/etc/salt/pki", "/root/.ssh", "/etc/ssh/ssh_host_*"],
-  "state": [slurm.config.StateSaveLocation, "/var/lib/sshgate", "/var/lib/jupyterhub", "/var/lib/traefik"] + backup.paths,
+  "keys": ["/etc/qhub", "/var/lib/qhub", "/etc/salt/pki", "/root/.ssh", "/etc/ssh/ssh_host_*", "/etc/jupyterhub/conf.d",
+           "/etc/jupyterhub/templates"] + traefik.certificate.files.values() | select | list,
+  "state": [slurm.config.StateSaveLocation, "/var/lib/sshgate", "/var/lib/jupyterhub", "/var/lib/traefik",
+            "/var/lib/prometheus/alertmanager"] + backup.paths,
   "sqlite": ["/var/lib/dask-gateway/gateway.sqlite", "/var/lib/grafana/grafana.db"],
   "units": ["traefik.service", "sshgate.service", "jupyterhub.service", "dask-gateway.service", "conda-store-server.service",
-            "conda-store-worker.service", "keycloak.service", "grafana-server.service", "slurmctld.service", "slurmdbd.service"],
+            "conda-store-worker.service", "keycloak.service", "grafana-server.service", "prometheus-alertmanager.service", "slurmctld.service",
+            "slurmdbd.service"],
 } %}
+{# keys: restored onto a bare machine, before it makes its own. state: replaced by a restore, by which `units` are stopped.
+   data: of it a restore brings back what is missing. #}
 
 # A restore loads databases into them before anybody else does.
 include:
