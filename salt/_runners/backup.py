@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from salt.exceptions import CommandExecutionError
-
 UNIT = "qhub-backup.service"
 PROGRAM = "/usr/local/sbin/qhub-backup"
 #: There while a bare machine is being restored (``master.sh --restore``).
@@ -24,8 +22,8 @@ def make():
     """
     Make a backup now, as the timer would; wait for one that is under way.
 
-    Returns a summary as a list of lines. Raises :class:`~salt.exceptions.CommandExecutionError` with what was said if
-    it failed; what was backed up before stays as it was.
+    Returns a summary as a list of lines. If it failed, ``salt-run`` ends with status 1, and returned is what was said;
+    what was backed up before stays as it was.
 
     CLI Example:
 
@@ -38,7 +36,7 @@ def make():
     invocation = _run("systemctl", "show", "--property=InvocationID", "--value", UNIT).stdout.strip()
     said = _run("journalctl", "--quiet", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}").stdout.splitlines()
     if started.returncode:
-        raise CommandExecutionError("\n".join(said[-15:]) or started.stderr.strip())
+        return _failed("the backup", said[-15:] or [started.stderr.strip()])
     summary = [said[-1]]
     if json.loads(SETTINGS.read_text())["repository"].startswith("/"):
         summary.append("It is in a directory: if that is on this machine's own disks, its loss is not provided for.")
@@ -56,8 +54,8 @@ def restore(snapshot=None):
         The id of a snapshot tagged ``qhub-cluster``, or ``latest``. On a bare machine that ``master.sh --restore``
         prepared it is the one that was said there; anywhere else it must be said.
 
-    Returns what was done as a list of lines. Raises :class:`~salt.exceptions.CommandExecutionError` if it failed. It
-    can then be run again; the services stay stopped until it has succeeded, or a highstate starts them as they are.
+    Returns what was done as a list of lines. If it failed, ``salt-run`` ends with status 1, and returned is what was
+    said. It can then be run again; services stay stopped until it has succeeded, or a highstate starts them.
 
     CLI Example:
 
@@ -70,7 +68,7 @@ def restore(snapshot=None):
     if not snapshot:
         there = _run(PROGRAM, "restic", "snapshots", "--compact", "--tag=qhub-cluster", timeout=600).stdout
         command = "salt-run state.orchestrate orch.restore pillar='{snapshot: latest}'"
-        raise CommandExecutionError(f"this replaces the databases; say by which backup:\n  {command}\n{there}")
+        return _failed("it replaces the databases, so say by which backup", [command, *there.splitlines()])
     words = [PROGRAM, "restore", str(snapshot)]
     said = []
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -78,8 +76,14 @@ def restore(snapshot=None):
             sys.stderr.write(line)
             said.append(line.rstrip())
     if process.returncode:
-        raise CommandExecutionError("\n".join(said[-5:]))
+        return _failed("the restore; it may be run again", said[-5:])
     return said
+
+
+def _failed(what, lines):
+    """Let the run end as a failure that tells these lines, without the traceback that an exception would bring."""
+    __context__["retcode"] = 1
+    return {"failed": what, "because": lines, "retcode": 1}
 
 
 def _run(*command, timeout=60):
