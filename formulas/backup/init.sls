@@ -119,6 +119,13 @@ Unit qhub-backup.service is in place:
         memory: {{ backup.memory }}
     - mode: '0644'
 
+# Nobody starts it now, who would see to that.
+Unit qhub-backup.service is known to systemd:
+  cmd.run:
+    - name: systemctl daemon-reload
+    - onchanges:
+      - file: Unit qhub-backup.service is in place
+
 {% if backup.schedule %}
 Backups have a timer:
   file.managed:
@@ -146,7 +153,7 @@ Backups are made:
       - file: Backups have their password
       - file: Backups have their credentials
       - file: qhub-backup is installed
-      - file: Unit qhub-backup.service is in place
+      - cmd: Unit qhub-backup.service is known to systemd
       - service: MariaDB is running
       - service: PostgreSQL is running
     - watch:
