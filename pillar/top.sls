@@ -16,6 +16,7 @@ base:
     - users
     - realm
     - environments
+    - backup
     - monitoring
     - secrets.master
 {% endif %}

@@ -2,10 +2,14 @@
 # Turn this machine into the master of a cluster. Safe to run again.
 #
 #   master.sh [--address ADDRESS] [--network CIDR] [--mirror DIRECTORY]
+#   master.sh --restore REPOSITORY --password-file FILE [--environment-file FILE] [--snapshot ID] [--mirror DIRECTORY]
 #
 #   --address   this machine's address on the cluster network (default: that of the default route)
 #   --network   the cluster network (default: the one ADDRESS is in)
 #   --mirror    a package mirror made by mirror.py, for a site without a way out
+#   --restore   be the master that was lost, from its backup in this restic repository; the files have the repository's
+#               password and, as lines NAME=VALUE, what restic needs in its environment (docs/backup.md)
+#   --snapshot  which backup (default: latest)
 #
 # The answers are written to /etc/qhub/pillar/cluster.sls once; later that file is what counts.
 set -euo pipefail
@@ -18,21 +22,42 @@ generated=/var/lib/qhub
 fail() { echo "master.sh: $*" >&2; exit 1; }
 say() { printf '== %s\n' "$*"; }
 
-address='' network='' mirror=''
+address='' network='' mirror='' repository='' password='' environment='' snapshot=latest
 while [ $# -gt 0 ]; do
     case $1 in
         --address) address=$2; shift 2 ;;
         --network) network=$2; shift 2 ;;
         --mirror) mirror=$2; shift 2 ;;
-        *) sed -n '2,11s/^# \?//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+        --restore) repository=$2; shift 2 ;;
+        --password-file) password=$2; shift 2 ;;
+        --environment-file) environment=$2; shift 2 ;;
+        --snapshot) snapshot=$2; shift 2 ;;
+        *) sed -n '2,15s/^# \?//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
     esac
 done
 [ "$(id -u)" = 0 ] || fail "run me as root"
 [ "$(ps -p 1 -o comm=)" = systemd ] || fail "this machine is not run by systemd"
+if [ -n "$repository" ]; then
+    [ -r "$password" ] || fail "--restore needs --password-file, a file that can be read"
+    [ -z "$environment" ] || [ -r "$environment" ] || fail "--environment-file: $environment cannot be read"
+elif [ -e /etc/qhub/restore.json ]; then
+    fail "this machine is being restored and that is not complete: say --restore again"
+fi
+
+say "Installing Salt"
+"$here/install.sh" "$here/requirements.lock" "$mirror"
 
 install -d -m 0755 /etc/qhub "$site" "$generated" "$generated/files"
-ln -sfn "$checkout" /etc/qhub/checkout
 install -d -m 0700 "$generated/pillar"
+if [ -n "$repository" ]; then
+    say "Restoring who this master is"
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends restic >/dev/null
+    "$checkout/formulas/backup/files/qhub-backup" seed "$repository" "$password" "$snapshot" ${environment:+"$environment"}
+    address=$(/opt/qhub/salt/bin/python "$here/cluster_master.py" address "$site/cluster.sls" "$checkout/pillar/cluster.sls")
+    ip -4 -oneline address show | grep -F " $address/" >/dev/null ||
+        fail "workers know the master as $address, which is no address of this machine: give it that one and run me again"
+fi
+ln -sfn "$checkout" /etc/qhub/checkout
 if [ ! -e "$site/cluster.sls" ]; then
     [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
     [ -n "$address" ] || fail "no default route: say --address"
@@ -43,8 +68,6 @@ if [ ! -e "$site/cluster.sls" ]; then
         -e "s|^  mirror: .*|  mirror: ${mirror:-null}|" "$checkout/pillar/cluster.sls" >"$site/cluster.sls"
 fi
 
-say "Installing Salt"
-"$here/install.sh" "$here/requirements.lock" "$mirror"
 say "Generating the secrets that are missing"
 python3 "$here/secrets.py" "$generated/pillar"
 
@@ -53,7 +76,7 @@ solo=$(mktemp -d)
 trap 'rm -rf "$solo"' EXIT
 cat >"$solo/minion" <<YAML
 file_client: local
-id: $(/opt/qhub/salt/bin/python "$here/master_id.py" "$site/cluster.sls" "$checkout/pillar/cluster.sls")
+id: $(/opt/qhub/salt/bin/python "$here/cluster_master.py" id "$site/cluster.sls" "$checkout/pillar/cluster.sls")
 root_dir: /
 cachedir: $solo/cache
 pki_dir: $solo/pki
@@ -68,6 +91,13 @@ say "Starting Salt's master and the minion beside it"
 salt-call --config-dir "$solo" --retcode-passthrough --state-output=terse --state-verbose=false --log-level=error \
     state.apply bootstrap.master
 
+if [ -n "$repository" ]; then
+    say "Restoring the data, and applying the master's states"
+    salt-run --log-level=error state.orchestrate orch.restore
+    say "The master is restored, and its workers are back"
+    exit 0
+fi
+
 say "Applying the master's states"
 salt-call --retcode-passthrough --state-output=terse --state-verbose=false --log-level=error state.apply
 
@@ -77,4 +107,7 @@ cat <<TEXT
       $(cat /root/.ssh/id_ed25519.pub)
    2. name it in $site/nodes.sls (see $checkout/pillar/nodes.sls)
    3. salt-ssh NAME state.apply bootstrap.minion
+
+   Keep a copy of /etc/qhub/backup/password away from this machine, with where backups go (backup.repository): without them
+   no backup can be read.
 TEXT

@@ -37,6 +37,8 @@ GENERATE = {
         # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
         "conda_store_token_key": password,
         "conda_store_salt_token": password,
+        # What backups are encrypted with. The administrator keeps a copy elsewhere: no backup can be read without it.
+        "backup_password": password,
         # What cookies of Prometheus's page are sealed with.
         "monitoring_page_key": password,
     },

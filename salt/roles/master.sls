@@ -30,6 +30,7 @@ include:
   - dask_gateway
   - dask_gateway.client
   - node_exporter
+  - backup
   - prometheus.targets
   - prometheus
   - prometheus.page

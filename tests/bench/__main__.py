@@ -2,7 +2,7 @@
 
 import sys
 
-from . import cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account, slurm_exporter
+from . import backup, cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account, slurm_exporter
 
 FIGURES = {
     "highstate": cluster.highstate,
@@ -14,6 +14,7 @@ FIGURES = {
     "jupyterhub": jupyterhub.main,
     "dask": dask.main,
     "conda_store_env": conda_store_env.main,
+    "backup": backup.main,
 }
 
 

@@ -91,6 +91,7 @@ class Lab:
             "cluster": site.CLUSTER,
             "nodes": site.nodes(),
             "realm": {"realm": {}},
+            "backup": {"backup": {}},
             "monitoring": site.MONITORING,
         }
         edited = {name: edit(copy.deepcopy(originals[name])) for name, edit in files.items()}

@@ -60,12 +60,20 @@ def test_defaults_are_a_valid_pillar(site):
 def test_each_id_gets_its_own_files(site):
     site.write(nodes=NODES, partitions=PARTITIONS, users=USERS)
     master, worker = site.pillar(), site.pillar("w1")
-    people = {"users", "groups", "accounts", "qos", "realm", "environments", "monitoring"}
+    people = {"users", "groups", "accounts", "qos", "realm", "environments", "backup", "monitoring"}
     assert set(master) - set(worker) == people | {"members", "keycloak_realm", "conda_store_env"}
     assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
     assert set(worker["secrets"]) == {"slurm_key"}
     assert site.pillar("stranger") == {}
+
+
+def test_credentials_of_backups_are_not_for_workers(site):
+    backup = {"backup": {"environment": {"AWS_SECRET_ACCESS_KEY": "sesame"}}}
+    site.write(cluster={**cluster(), **backup}, nodes=NODES, partitions=PARTITIONS, users=USERS)
+    refusal = site.refusal("w1")
+    assert "backup: a mapping is not allowed: in backup.sls, which only the master gets" in refusal
+    assert "sesame" not in refusal
 
 
 @pytest.mark.parametrize("stranger", ["*", "w*", "w1,w2", "w1 or *", "master_master", "evil"])

@@ -1,0 +1,43 @@
+# Bring back what is in a backup: salt-run state.orchestrate orch.restore pillar='{snapshot: latest}'
+#
+#   snapshot    the id of a snapshot tagged qhub-cluster (qhub-backup restic snapshots), or latest
+#
+# It replaces the databases and the state of services, which are stopped meanwhile; of homes, groups' folders and conda
+# environments it brings back those that are missing. Pillar, secrets and keys stay: for a bare machine they come out of the
+# backup by salt/bootstrap/master.sh --restore, which ends with this. What failed or was interrupted is run again.
+{% set members = salt["saltutil.runner"]("membership.members") %}
+{% if members is string %}{{ raise(members) }}{% endif %}
+{% set master = opts.id %}
+
+Databases can be restored:
+  salt.state:
+    - tgt: {{ master | json }}
+    - sls: [backup]
+    - queue: 5
+
+Data is restored:
+  salt.runner:
+    - name: backup.restore
+    - snapshot: {{ pillar.get("snapshot") | json }}
+    - require:
+      - salt: Databases can be restored
+
+Master is as declared:
+  salt.state:
+    - tgt: {{ master | json }}
+    - highstate: true
+    - queue: 5
+    - require:
+      - salt: Data is restored
+
+# They kept their keys and know the master by its own: nobody touches them.
+{% set workers = members | list | reject("equalto", master) | list %}
+{% if workers %}
+Workers run jobs:
+  salt.runner:
+    - name: membership.prove
+    - nodes: {{ workers | json }}
+    - timeout: 180
+    - require:
+      - salt: Master is as declared
+{% endif %}
