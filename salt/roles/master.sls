@@ -32,6 +32,7 @@ include:
   - prometheus.targets
   - prometheus
   - prometheus.page
+  - grafana
   - alertmanager
 
 # A whole highstate knows all routes, all openings and all that is scraped.
