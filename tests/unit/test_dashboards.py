@@ -57,6 +57,8 @@ def test_dashboards_are_of_one_style(name):
     for panel in panels:
         assert panel["title"] and panel["description"], panel
         assert panel["datasource"] == {"type": "prometheus", "uid": "prometheus"}, panel["title"]
+        if panel["type"] == "stat":  # Grafana's own thresholds are 80: red
+            assert {"thresholds", "color"} & set(panel["fieldConfig"]["defaults"]), panel["title"]
         for target in panel["targets"]:
             assert target["expr"], panel["title"]
             # One number or one table has no legend; lines without one would be called by their whole expression.
