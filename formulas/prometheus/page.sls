@@ -69,8 +69,14 @@ Monitoring page is running:
       - file: Monitoring page is configured
       - file: Monitoring page has a unit
 
+{# Signing in works by one name: who comes by another is sent there. #}
+{% set paths, site = "(Path(`/monitoring`) || PathPrefix(`/monitoring/`))", pillar.cluster.public_name %}
 {{ routes("monitoring", {"http": {
-  "routers": {"monitoring": {"rule": "PathPrefix(`/monitoring`)", "entryPoints": ["websecure"], "service": "monitoring"}},
+  "routers": {
+    "monitoring": {"rule": paths ~ " && Host(`" ~ site ~ "`)", "entryPoints": ["websecure"], "service": "monitoring"},
+    "monitoring-elsewhere": {"rule": paths, "entryPoints": ["websecure"], "service": "monitoring", "middlewares": ["monitoring-here"]},
+  },
+  "middlewares": {"monitoring-here": {"redirectRegex": {"regex": "^https?://[^/]+(.*)$", "replacement": "https://" ~ site ~ "${1}"}}},
   "services": {"monitoring": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ prometheus.page.port}]}}},
 }}) }}
 {% else %}
