@@ -34,6 +34,7 @@ include:
   - prometheus.targets
   - prometheus
   - prometheus.page
+  - grafana
   - alertmanager
   - exporters
   - slurm_exporter
