@@ -25,7 +25,7 @@ def load(name, path):
 
 
 load("doctor_runner", ROOT / "salt/_runners/doctor/__init__.py")
-from doctor_runner import door, engine, facts, nodes, reports, slurm, stores, table, watch  # noqa: E402
+from doctor_runner import door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
 from doctor_runner.site import Site  # noqa: E402
 
 shown = load("doctor_output", ROOT / "salt/_output/doctor.py")
@@ -427,6 +427,13 @@ def test_what_is_no_nfs_server(monkeypatch, answer):
     monkeypatch.setattr(stores, "exchange", lambda *arguments: answer)
     with pytest.raises(Fault):
         stores.nfs(site())
+
+
+def test_environments_whose_newest_build_failed():
+    environments = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "new"}]
+    states = [(9, 2, "FAILED"), (8, 1, "COMPLETED"), (7, 1, "FAILED"), (6, 5, "FAILED")]
+    builds = [{"id": number, "environment_id": of, "status": state} for number, of, state in states]
+    assert services.failed_builds(environments, builds) == [("b", 9)]
 
 
 # Together, as Salt loads it

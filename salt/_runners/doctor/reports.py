@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 
 import salt.client
-from salt.exceptions import SaltClientError
 
 from .ask import last_line
-from .engine import Fault
 
 #: Seconds that minions have.
 PATIENCE = 15
@@ -46,8 +44,8 @@ def gather(site, opts):
         reports = collect(site, opts, question(site, exports, marks))
         site.notes["left"] = {name: sorted(each.name for each in mark.iterdir()) for name, mark in marks.items()}
         site.reports.set_result(reports)
-    except (Fault, SaltClientError, OSError) as error:
-        site.reports.set_exception(error if isinstance(error, Fault) else Fault(str(error)))
+    except Exception as error:  # the check of the Salt master says it
+        site.reports.set_exception(error)
     finally:
         for mark in marks.values():
             shutil.rmtree(mark, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from .ask import command, fetch, fetch_json
 from .engine import Fault
 
+CELERY = "/opt/qhub/conda_store/bin/celery"
 CONDA_STORE = "http://127.0.0.1:5000/conda-store"
 
 
@@ -63,17 +64,27 @@ def conda_store(site):
 
 
 def builder(site):
-    """conda-store's worker answers."""
-    return str(fetch_json(f"{CONDA_STORE}/celery/", headers=credentials()))
-
-
-def builds(site):
-    """The newest build of each of everybody's environments is not a failed one."""
+    """conda-store's worker answers, and everybody's environments were built when they were last to be."""
+    broker = f"redis+socket://{site.settings('redis')['socket']}"
+    # conda-store's own page about this lets everybody wait meanwhile.
+    command(CELERY, f"--broker={broker}", "inspect", "ping", "--timeout=3", "--json", timeout=20, cwd="/")
     space = site.settings("conda_store")["shared_namespace"]
+    environments = conda_store_says(f"v1/environment/?namespace={space}&size=100")["data"]
+    builds = conda_store_says(f"v1/build/?namespace={space}&size=100&sort_by=id&order=desc")["data"]
+    wrong = failed_builds(environments, builds)
+    if wrong:
+        advice = f"read the log at /conda-store/; salt-call conda_store_env.rebuild {space}/{wrong[0][0]}"
+        raise Fault(*(f"{space}/{name}: build {number} failed" for name, number in wrong), advice=advice)
+    return f"answers; {len(environments)} environments in {space}"
+
+
+def failed_builds(environments, builds):
+    """Return ``[(environment, build)]`` of those whose newest build failed, after conda-store's lists, newest first."""
     newest = {}
-    for build in conda_store_says(f"v1/build/?namespace={space}&size=100&sort_by=id&order=desc")["data"]:
+    for build in builds:
         newest.setdefault(build["environment_id"], build)
-    return str(newest)
+    found = ((each["name"], newest.get(each["id"])) for each in environments)
+    return sorted((name, build["id"]) for name, build in found if build and build["status"] == "FAILED")
 
 
 def conda_store_says(path):

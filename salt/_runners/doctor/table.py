@@ -95,7 +95,7 @@ UNITS = Check(
 )
 NAMES = tuple(check.name for check in (*SERVICES, UNITS))
 # What is known already is not told again: a target by its service's check, an alert if anything at all has failed.
-TARGETS = Check("Monitoring", "targets", watch.targets, look("prometheus"), needs=("prometheus",), after=NAMES)
+TARGETS = Check("Monitoring", "targets", watch.targets, look("prometheus"), needs=("prometheus", "units"), after=NAMES)
 ALERTS = Check("Monitoring", "alerts", watch.alerts, "see /monitoring/", needs=(*NAMES, "targets"))
 #: A check is below those that it needs.
 CHECKS = [*SERVICES, UNITS, TARGETS, ALERTS]
