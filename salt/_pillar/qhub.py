@@ -48,8 +48,8 @@ def ext_pillar(minion_id, pillar):
     pillar
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
-    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``, ``monitoring``), the
-    minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
+    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``,
+    ``monitoring``), the minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
     and every node of the pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how
     the modules of these names reach their services. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
