@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tests.dashboards import dashboards, queries
+from tests.lab.browser import signed_in
 from tests.lab.harness.shell import wait_for
-from tests.lab.hub import signed_in
 
 # On the master: for each query whether it has a number to show; lines, as Grafana does, over the last minutes.
 ASK = """

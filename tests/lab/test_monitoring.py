@@ -5,9 +5,9 @@ import json
 import pytest
 import requests
 
-from tests.lab.browser import page
+from tests.lab.browser import ROOT, page, signed_in
 from tests.lab.harness import settings
-from tests.lab.hub import CA, ROOT, signed_in
+from tests.lab.hub import CA
 from tests.lab.prometheus import ask
 
 PAGE = f"{ROOT}/monitoring/"
