@@ -8,10 +8,10 @@
 
 {# Where each finds what it tells of: over a socket, on which the Unix user is who it says. #}
 {% set table = {
-  "mysqld": {"options": {"mysqld.address": "unix:///run/mysqld/mysqld.sock", "mysqld.username": "mysqld-exporter"}},
+  "mysqld": {"config": "config.my-cnf"},
   "postgres": {"environment": {"DATA_SOURCE_NAME": "host=/run/postgresql user=postgres-exporter dbname=postgres sslmode=disable"}},
   "redis": {"options": {"redis.addr": "unix://" ~ redis.socket}, "groups": ["redis"]},
-  "blackbox": {"options": {"config.file": "/etc/prometheus/qhub-blackbox.yml"}, "everywhere": true},
+  "blackbox": {"config": "config.file", "everywhere": true},
 } %}
 
 include:
@@ -22,6 +22,8 @@ include:
 
 {% for name, row in table.items() %}
 {% set settings = exporters[name] %}
+{% set options = {"web.listen-address": "127.0.0.1:" ~ settings.port} %}
+{% if row.get("config") %}{% do options.update({row.config: "/etc/prometheus/qhub-" ~ name}) %}{% endif %}
 User {{ name }}-exporter exists:
   user.present:
     - name: {{ name }}-exporter
@@ -46,7 +48,7 @@ Exporter of {{ name }} is told how to run:
     - context:
         program: prometheus-{{ name }}-exporter
         user: {{ name }}-exporter
-        options: {{ dict({"web.listen-address": "127.0.0.1:" ~ settings.port}, **dict(row.get("options", {}), **settings.options)) | json }}
+        options: {{ dict(options, **dict(row.get("options", {}), **settings.options)) | json }}
         environment: {{ row.get("environment", {}) | json }}
         everywhere: {{ row.get("everywhere", false) | json }}
     - makedirs: true
@@ -60,8 +62,8 @@ Exporter of {{ name }} is installed:
     - install_recommends: false
     - require:
       - file: Exporter of {{ name }} is told how to run
-      {% if name == "blackbox" %}
-      - file: Ways to look are in place
+      {% if row.get("config") %}
+      - file: Exporter of {{ name }} is configured
       {% endif %}
 
 Exporter of {{ name }} is running:
@@ -71,12 +73,23 @@ Exporter of {{ name }} is running:
     - watch:
       - pkg: Exporter of {{ name }} is installed
       - file: Exporter of {{ name }} is told how to run
-      {% if name == "blackbox" %}
-      - file: Ways to look are in place
+      {% if row.get("config") %}
+      - file: Exporter of {{ name }} is configured
       {% endif %}
 
 {{ scrape("prober" if name == "blackbox" else name, {"static_configs": [{"targets": ["127.0.0.1:" ~ settings.port]}]}) }}
 {% endfor %}
+
+Exporter of mysqld is configured:
+  file.managed:
+    - name: /etc/prometheus/qhub-mysqld
+    - contents: |
+        # Written by Salt (formulas/exporters).
+        [client]
+        user = mysqld-exporter
+        socket = /run/mysqld/mysqld.sock
+    - makedirs: true
+    - mode: '0644'
 
 # It sees how the server and its replication are, and no table of anybody's.
 MariaDB lets its exporter look:
@@ -113,9 +126,9 @@ PostgreSQL lets its exporter look:
   "tls": dict(way, prober="tcp", tcp={"preferred_ip_protocol": "ip4", "tls": true}),
   "ssh": dict(way, prober="tcp", tcp={"preferred_ip_protocol": "ip4", "query_response": [{"expect": "^SSH-2.0-"}]}),
 }, **blackbox.modules) %}
-Ways to look are in place:
+Exporter of blackbox is configured:
   file.serialize:
-    - name: /etc/prometheus/qhub-blackbox.yml
+    - name: /etc/prometheus/qhub-blackbox
     - dataset: {{ {"modules": modules} | json }}
     - serializer: yaml
     - makedirs: true
