@@ -146,7 +146,7 @@ def test_a_file_comes_back_alone(master, backups):
 def test_nobody_restores_by_mistake(lab, master, backups):
     refused = lab.orchestrate("orch.restore", check=False)
     assert refused.returncode
-    assert "this replaces the databases; say by which backup" in refused.stdout
+    assert "it replaces the databases, so say by which backup" in refused.stdout
     assert not master.run(["systemctl", "is-active", "slurmdbd"], check=False).returncode
     script = [f"{settings.CHECKOUT}/salt/bootstrap/master.sh", "--mirror", settings.MIRROR, "--restore", REPOSITORY]
     refused = master.run([*script, "--password-file", "/etc/qhub/backup/password"], check=False)
