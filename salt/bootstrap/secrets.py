@@ -37,6 +37,8 @@ GENERATE = {
         # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
         "conda_store_token_key": password,
         "conda_store_salt_token": password,
+        # What the tokens are made from by which a node's highstates are known to be its own.
+        "highstate_key": password,
         # What cookies of Prometheus's page are sealed with.
         "monitoring_page_key": password,
     },
