@@ -29,6 +29,13 @@
 {% endfor %}
 {% endfor %}
 
+# The minion writes its schedule here as well, readable to everybody.
+Salt minion's configuration is root's alone:
+  file.directory:
+    - name: /etc/salt/minion.d
+    - makedirs: true
+    - mode: '0700'
+
 Salt minion is configured:
   file.managed:
     - name: /etc/salt/minion.d/qhub.conf
@@ -41,17 +48,19 @@ Salt minion is configured:
         services: {{ services | json }}
         services_interval: {{ salt_settings.services.interval | json }}
         options: {{ salt_settings.minion_options | json }}
-    - makedirs: true
     - mode: '0644'
+    - require:
+      - file: Salt minion's configuration is root's alone
 
 Salt minion has a schedule:
   file.serialize:
     - name: /etc/salt/minion.d/schedule.conf
     - dataset: {{ {"schedule": schedule} | json }}
     - serializer: json
-    - makedirs: true
     - mode: '0600'
     - show_changes: false
+    - require:
+      - file: Salt minion's configuration is root's alone
 
 Salt minion has no other configuration:
   file.managed:
