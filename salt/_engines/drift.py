@@ -1,24 +1,21 @@
 """
-Tell how each node's last highstate went: metrics for Prometheus, events when a node gets worse, and what
-``salt-run cluster.drift`` prints.
+Tell what each node found at its last scheduled highstate: metrics for Prometheus, events when a node gets worse, and
+what ``salt-run cluster.drift`` prints.
 
 Whatever is on the event bus may be forged: an accepted minion can send an event with any tag, and return a job under
-another's id (Salt's ``resource_id``). Our minions sign what they send; only what verifies with the accepted key of the
-node it speaks of counts, and its own clock orders it. The rest of a return is the node's word about itself.
+another's id (Salt takes ``resource_id`` for the id). So a return counts only if it shows the token of the node that it
+is about, which that node's schedule has from its pillar. The rest of it is the node's word about itself.
 """
 
+import hmac
 import json
 import logging
-import math
 import secrets
 import time
 from pathlib import Path
 
 import prometheus_client
-import salt.crypt
 import salt.runner
-import salt.serializers.msgpack
-import salt.utils.args
 import salt.utils.atomicfile
 import salt.utils.event
 import salt.utils.files
@@ -28,10 +25,7 @@ log = logging.getLogger(__name__)
 METRICS = Path("/var/lib/prometheus/node-exporter/qhub_salt.prom")
 TICK = 15  # seconds between two looks at the bus's lag and at whose keys are accepted
 LOOK = 600  # seconds after which the pillar is asked anew who is a member
-FUTURE = 300  # seconds that a node's clock may be ahead
 MOST_STATES, LONGEST_NAME = 50, 200  # what is kept of one run
-#: Arguments with which a run is not a highstate as declared.
-OTHER = ("mods", "exclude", "whitelist", "mock", "pillar")
 NO_STATES = "its states did not compile, or the run broke off"
 
 
@@ -46,7 +40,7 @@ def start(interval=0):
         salt.utils.event.get_event("master", opts=__opts__, sock_dir=__opts__["sock_dir"], listen=True) as bus,
         salt.runner.RunnerClient(__opts__) as runners,
     ):
-        nodes = Nodes(__opts__, runners.functions["membership.members"])
+        nodes = Nodes(__opts__, runners.functions["cluster.compiled_pillar"])
         probe = Probe(bus)
         changed, due = True, 0
         while True:
@@ -71,8 +65,8 @@ def _heard(event, nodes, probe, bus):
             return _returned(content, nodes, bus)
         if tag.startswith("salt/beacon/"):
             _service(tag, content, nodes, bus)
-    except Exception:
-        log.exception("An event was not understood: %s", tag[:LONGEST_NAME])
+    except Exception as error:
+        log.warning("An event was not understood: %s: %r", printable(tag), error)
     return False
 
 
@@ -81,7 +75,7 @@ def _returned(content, nodes, bus):
     run = outcome(content)
     if not run or not nodes.vouches_for(content):
         return False
-    for what, names in nodes.record(content["id"], content["ts"], run).items():
+    for what, names in nodes.record(content["id"], run).items():
         log.warning("Node %s: %s: %s", content["id"], what, "; ".join(names))
         bus.fire_event({"states": names, "test": run["test"]}, f"qhub/node/{content['id']}/{what}")
     return True
@@ -125,36 +119,30 @@ class Nodes:
 
     opts
         The master's options.
-    members
-        A function that returns the cluster's members by id, or raises.
+    pillar
+        A function that returns the master's pillar, and a list of errors.
     """
 
-    def __init__(self, opts, members):
-        self.path = Path(opts["cachedir"], "highstates.json")
-        self.keys, self.algorithm = Path(opts["pki_dir"], "minions"), opts["signing_algorithm"]
+    def __init__(self, opts, pillar):
+        self.path, self.keys = Path(opts["cachedir"], "highstates.json"), Path(opts["pki_dir"], "minions")
         self.runs = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.ask, self.members, self.asked = members, set(self.runs), -math.inf
         self.saved = json.dumps(self.runs)
+        self.pillar, self.members, self.key, self.look = pillar, set(self.runs), None, 0
 
     def vouches_for(self, content):
-        """Return whether the node whose id is in a return has signed it, after all that it has signed before."""
-        node, signature, signed_at = content.get("id"), content.get("sig"), content.get("ts")
-        if not signature or not isinstance(signed_at, int) or node not in self.present(node):
+        """Return whether a return shows the token of the node whose id is in it."""
+        node, shown = content["id"], content["metadata"]["token"]
+        if node not in self.present(node) or not self.key:
             return False
-        if not self.runs.get(node, {}).get("signed_at", 0) <= signed_at <= time.time() + FUTURE:
-            log.warning("A return of %s is not from now: %s", node, signed_at)
-            return False
-        key = salt.crypt.PublicKey.from_file(str(self.keys / node))
-        texts = map(salt.serializers.msgpack.serialize, signed(content))
-        if any(key.verify(text, signature, algorithm=self.algorithm) for text in texts):
+        if hmac.compare_digest(shown, hmac.new(self.key, node.encode(), "sha256").hexdigest()):
             return True
-        log.warning("A return was not signed by %s, under whose name it came", node)
+        log.warning("A return that came under the name of %s is not its own", node)
         return False
 
-    def record(self, node, signed_at, run):
+    def record(self, node, run):
         """Keep a run of ``node``; return ``{what: [state, ...]}`` for what was not so before."""
         before = self.runs.get(node, {})
-        self.runs[node] = {**run, "signed_at": signed_at, "time": int(time.time())}
+        self.runs[node] = {**run, "time": int(time.time())}
         worse = {}
         for kind, what in (("drifted", "drifted"), ("failed", "highstate-failed")):
             since = before.get(f"{kind}_since") or self.runs[node]["time"]
@@ -171,13 +159,17 @@ class Nodes:
             An id about which it is worth asking the pillar again.
         """
         accepted = {path.name for path in self.keys.iterdir()}
-        age = time.monotonic() - self.asked
-        if age > LOOK or (age > TICK and wanted in accepted - self.members):
-            self.asked = time.monotonic()
+        now = time.monotonic()
+        if now > self.look or (now > self.look - LOOK + TICK and wanted in accepted - self.members):
             try:
-                self.members = set(self.ask())
-            except Exception as error:  # the pillar is being edited: who was a member stays one
-                log.warning("Who is a member cannot be told: %s", error)
+                pillar, errors = self.pillar()
+                if not errors:
+                    self.members, self.key = set(pillar["members"]), pillar["secrets"]["highstate_key"].encode()
+            except Exception as error:
+                errors = [repr(error)]
+            if errors:  # the pillar is being edited: who was a member stays one
+                log.warning("Who is a member cannot be told: %s", "; ".join(errors))
+            self.look = now + (TICK if errors else LOOK)
         return {node: self.runs.get(node, {}) for node in sorted(self.members & accepted)}
 
     def save(self):
@@ -189,34 +181,21 @@ class Nodes:
             self.saved = text
 
 
-def signed(content):
-    """
-    Yield what the sender of a return may have signed: all of it, or, for a run that the master had not asked for, all
-    but what the master adds to that.
-    """
-    load = {key: value for key, value in content.items() if key not in ("_stamp", "sig")}
-    yield load
-    yield {
-        key: "req" if key == "jid" else value for key, value in load.items() if key not in ("arg", "tgt", "tgt_type")
-    }
-
-
 def outcome(content):
     """
-    Return what a return says of a whole highstate; ``None`` if it is none.
+    Return what a return says of a scheduled highstate; ``None`` if it is none.
 
-    Returns ``{"test", "scheduled", "seconds", "failed", "drifted", "failed_count", "changed_count"}``: names of states
-    that failed, and of those that were not as declared; in a run that somebody has asked for, changes are no drift.
+    Returns ``{"test", "seconds", "failed", "drifted", "failed_count", "changed_count"}``: names of states that failed,
+    and of those that were not as declared.
     """
-    test, whole = arguments(content.get("fun"), content.get("fun_args"))
-    states = content.get("return")
-    if not whole or (isinstance(states, list) and any("is running as PID" in str(line) for line in states)):
-        return None  # or another run was under way: the next one will tell
+    states = content["return"] if content.get("schedule") == "highstate" else []
+    if isinstance(states, list) and (not states or any("is running as PID" in str(line) for line in states)):
+        return None  # another run was under way: the next one will tell
     if isinstance(states, dict):
         states = {key: state for key, state in states.items() if isinstance(state, dict)}
     else:
         states = {NO_STATES: {"result": False}}
-    scheduled = bool(content.get("schedule"))
+    test = content["fun_args"][0]["test"] is True
     failed = [name(key, state) for key, state in states.items() if state.get("result") is False]
     changed = [
         name(key, state)
@@ -226,27 +205,12 @@ def outcome(content):
     times = [state.get("duration") for state in states.values()]
     return {
         "test": test,
-        "scheduled": scheduled,
         "seconds": round(sum(each for each in times if isinstance(each, (int, float))) / 1000, 3),
         "failed": failed[:MOST_STATES],
-        "drifted": changed[:MOST_STATES] if test or scheduled else [],
+        "drifted": changed[:MOST_STATES],
         "failed_count": len(failed),
         "changed_count": len(changed),
     }
-
-
-def arguments(function, given):
-    """Return whether a job was in test mode, and whether it was a whole highstate."""
-    words, options = [], {}
-    for each in given if isinstance(given, list) else []:
-        if isinstance(each, str) and "=" in each:
-            each = salt.utils.args.parse_input([each])[0]  # noqa: PLW2901
-        if isinstance(each, dict):
-            options.update(each)
-        else:
-            words.append(each)
-    whole = function in ("state.highstate", "state.apply") and not words and not any(map(options.get, OTHER))
-    return options.get("test") is True, whole
 
 
 def name(key, state):
@@ -270,7 +234,7 @@ def write(path, nodes, interval, lag):
     gauge("event_lag_seconds", "How long an event takes on the Salt master's bus").set(lag)
     gauge("highstate_interval_seconds", "Longest time between two scheduled highstates, 0 without any").set(interval)
     each = {
-        "time": gauge("highstate_last_timestamp_seconds", "When the last highstate ended", ["minion"]),
+        "time": gauge("highstate_last_timestamp_seconds", "When the last scheduled highstate ended", ["minion"]),
         "success": gauge("highstate_success", "Whether no state failed in it", ["minion"]),
         "failed_count": gauge("highstate_failed_states", "States that failed in it", ["minion"]),
         "changed_count": gauge("highstate_changed_states", "States that it changed, or would change", ["minion"]),

@@ -70,10 +70,10 @@ def compiled_pillar():
 
 def drift():
     """
-    Tell which nodes are not as declared, as far as their last highstate told, and since when.
+    Tell which nodes are not as declared, as far as their last scheduled highstate told, and since when.
 
-    A run in test mode (``salt.highstate.mode: test``) tells what it would change, a scheduled one that enforces what it
-    had to mend. What a run by hand was told to change is no drift.
+    A run in test mode (``salt.highstate.mode: test``) tells what it would change, one that enforces what it had to
+    mend. For news at once: ``salt '*' schedule.run_job highstate force=True``.
 
     Returns ``{"summary": ..., "nodes": {id: {"last run", "failed since", "failed", "drifted since", "drifted" or
     "mended"}}}`` with only those nodes that are not as declared, or of which no run is known.

@@ -42,6 +42,8 @@ GENERATE = {
         "conda_store_salt_token": password,
         # What backups are encrypted with. The administrator keeps a copy elsewhere: no backup can be read without it.
         "backup_password": password,
+        # What the tokens are made from by which a node's highstates are known to be its own.
+        "highstate_key": password,
         # What cookies of Prometheus's page are sealed with.
         "monitoring_page_key": password,
     },

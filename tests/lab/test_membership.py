@@ -111,7 +111,18 @@ def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
     try:
         out = worker.run(["salt-call", "--out=json", "--log-level=quiet", "pillar.items", "unmask=True"]).stdout
         seen = json.loads(out[out.index("{") :])["local"]
-        assert set(seen) <= {"cluster", "artifacts", "nodes", "partitions", "roles", "secrets", "base", "nfs", "slurm"}
+        assert set(seen) <= {
+            "cluster",
+            "artifacts",
+            "nodes",
+            "partitions",
+            "roles",
+            "secrets",
+            "base",
+            "nfs",
+            "slurm",
+            "highstate_token",
+        }
         assert seen["roles"] == ["worker"]
         assert set(seen["secrets"]) == {"slurm_key"}
         refused = worker.run(["salt-call", "--retcode-passthrough", "--log-level=quiet", "state.apply"], check=False)
