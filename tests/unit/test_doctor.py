@@ -469,12 +469,12 @@ def test_keycloaks_refusal_is_in_its_own_words():
 
 
 def target(job, instance, health="down"):
-    return {"labels": {"job": job, "instance": instance}, "health": health, "lastError": "connection refused"}
+    return {"labels": {"job": job, "instance": instance}, "health": health, "lastError": 'Get "http://x": refused'}
 
 
 def test_a_target_whose_service_or_node_is_blamed_already_is_not_told_again():
     asked = [target("keycloak", "127.0.0.1:9000"), target("node", "w1"), target("node", "w2"), target("x", "y", "up")]
-    assert watch.down(asked, {"keycloak"}, {"master", "w2"}) == ["node w2: connection refused"]
+    assert watch.down(asked, {"keycloak"}, {"master", "w2"}) == ["node w2: refused"]
     assert len(watch.down(asked, set(), {"master", "w1", "w2"})) == 3
 
 

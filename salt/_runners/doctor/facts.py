@@ -49,7 +49,7 @@ def shared(directory, mark, writable):
 
 
 def open_secrets(patterns, people):
-    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or that one of ``people`` (first, last) has."""
+    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or one of ``people`` (first, last) has."""
     found = []
     for pattern in patterns:
         for path in Path("/").glob(pattern.lstrip("/")):
