@@ -1,6 +1,7 @@
 """The doctor: a fault is told once; what it reads out of what others print; its page."""
 
 import datetime
+import http.server
 import importlib.util
 import json
 import subprocess
@@ -25,7 +26,7 @@ def load(name, path):
 
 
 load("doctor_runner", ROOT / "salt/_runners/doctor/__init__.py")
-from doctor_runner import door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
+from doctor_runner import ask, door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
 from doctor_runner.site import Site  # noqa: E402
 
 shown = load("doctor_output", ROOT / "salt/_output/doctor.py")
@@ -33,10 +34,11 @@ Check, Fault, Outcome = engine.Check, engine.Fault, engine.Outcome
 
 
 class Everything:
-    """A site for checks that do not look at it."""
+    """A site of two nodes, for checks that do not look at it."""
 
     def __init__(self, nodes=frozenset(), failed=frozenset()):
         self.nodes, self.failed = nodes, failed
+        self.members = {"w1", "w2"} - nodes
 
     def without(self, nodes, failed):
         return Everything(nodes, failed)
@@ -91,6 +93,14 @@ def test_a_check_leaves_out_the_nodes_that_earlier_ones_blame():
     )
     assert found["slurmd"].state == "ok"
     assert seen == [({"w1"}, {"minions"})]
+
+
+def test_a_check_without_any_node_left_is_not_made():
+    found = examined(
+        ("minions", fails("no answer", nodes=["w1", "w2"]), {"needs": ()}),
+        ("clocks", works, {"needs": (), "after": ("minions",)}),
+    )
+    assert (found["clocks"].state, found["clocks"].because) == ("not checked", "minions")
 
 
 def test_a_check_that_breaks_is_a_failure_of_its_own():
@@ -367,8 +377,10 @@ def test_secrets_that_others_may_read(tmp_path):
     for name, mode in (("good", 0o640), ("bad", 0o644)):
         (tmp_path / name).write_text("secret")
         (tmp_path / name).chmod(mode)
-    found = facts.open_secrets([f"{tmp_path}/**/*"])
+    found = facts.open_secrets([f"{tmp_path}/**/*"], [10000, 60000])
     assert [entry[:2] for entry in found] == [[f"{tmp_path}/bad", 0o644]]
+    uid = tmp_path.stat().st_uid
+    assert len(facts.open_secrets([f"{tmp_path}/**/*"], [uid, uid])) == 2, "a person's"
 
 
 def test_a_shared_directory_is_looked_at_and_written_to(tmp_path):
@@ -388,15 +400,59 @@ def test_a_node_reports_whatever_hangs(monkeypatch):
 
 
 def test_the_program_that_nodes_run():
-    asked = {"directories": ["/", "/nowhere"], "names": ["localhost"], "secrets": [], "shared": {}}
+    asked = {"directories": ["/", "/nowhere"], "names": ["localhost"], "secrets": [], "people": [1, 2], "shared": {}}
     program = (ROOT / "salt/_runners/doctor/facts.py").read_text()
-    words = ["/usr/bin/python3", "-", json.dumps(asked)]
-    done = subprocess.run(words, input=program, capture_output=True, text=True, timeout=60, check=True)
+    words = ["/usr/bin/python3", "-c", program, json.dumps(asked)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(done.stdout)
     assert abs(found["now"] - time.time()) < 30
     assert found["names"] == {"localhost": ["127.0.0.1", None]}
     assert found["space"]["/"][0]["size"] > 0
     assert found["space"]["/nowhere"] == [None, None]
+
+
+@pytest.fixture(scope="module")
+def server():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302 if self.path.startswith("/moved") else 503 if self.path.startswith("/ill") else 200)
+            self.end_headers()
+            self.wfile.write(b"No\n database")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_a_service_is_quoted_and_what_it_was_asked_is_not_told(server):
+    with pytest.raises(Fault, match=f"^{server}/ill: 503 No database$"):
+        ask.fetch(f"{server}/ill?token=secret")
+    with pytest.raises(Fault, match="another service's answer: No database"):
+        ask.fetch_json(server)
+    assert ask.fetch(f"{server}/moved", expect=(302,)).status == 302
+
+
+def test_what_cannot_be_reached(server, tmp_path):
+    with pytest.raises(Fault, match=r"^http://127\.0\.0\.1:1/: Connection refused$"):
+        ask.fetch("http://127.0.0.1:1/")
+    with pytest.raises(Fault, match=f"^{tmp_path}/no.sock: No such file or directory$"):
+        ask.exchange(f"{tmp_path}/no.sock")
+    with pytest.raises(Fault, match="WRONG_VERSION_NUMBER|wrong version number|record layer"):
+        ask.fetch(server.replace("http:", "https:"))
+
+
+def test_a_command_is_quoted():
+    assert ask.command("echo", "yes").stdout == "yes\n"
+    with pytest.raises(Fault, match="^sh: it is broken$"):
+        ask.command("sh", "-c", "echo first >&2; echo it is broken >&2; exit 3")
+    with pytest.raises(Fault, match="^sleep: no answer within 0.1 s$"):
+        ask.command("sleep", "5", timeout=0.1)
+    with pytest.raises(Fault, match="^no-such-program: No such file or directory$"):
+        ask.command("no-such-program")
 
 
 def test_certificates_that_end():
@@ -413,12 +469,12 @@ def test_keycloaks_refusal_is_in_its_own_words():
 
 
 def target(job, instance, health="down"):
-    return {"labels": {"job": job, "instance": instance}, "health": health, "lastError": "connection refused"}
+    return {"labels": {"job": job, "instance": instance}, "health": health, "lastError": 'Get "http://x": refused'}
 
 
 def test_a_target_whose_service_or_node_is_blamed_already_is_not_told_again():
     asked = [target("keycloak", "127.0.0.1:9000"), target("node", "w1"), target("node", "w2"), target("x", "y", "up")]
-    assert watch.down(asked, {"keycloak"}, {"master", "w2"}) == ["node w2: connection refused"]
+    assert watch.down(asked, {"keycloak"}, {"master", "w2"}) == ["node w2: refused"]
     assert len(watch.down(asked, set(), {"master", "w1", "w2"})) == 3
 
 

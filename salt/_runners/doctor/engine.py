@@ -75,7 +75,7 @@ def examine(checks, site, seconds, meanwhile=None):
     Make all ``checks`` at once and return ``{name: Outcome}``, in their order.
 
     site
-        What they are given: with ``without(nodes, failed)``, which returns the same without some nodes.
+        What they are given: with ``members``, and ``without(nodes, failed)``, which returns the same without some.
     seconds
         After so many, whatever has not ended has failed.
     meanwhile
@@ -105,6 +105,11 @@ def prevented(check, outcomes):
     return Outcome(ABSENT) if any(outcome.state == ABSENT for _, outcome in needed) else None
 
 
+def left_nothing(earlier):
+    """Return the :class:`Outcome` of a check for which earlier ones, that blame every node, leave nothing."""
+    return Outcome(UNCHECKED, because=next(name for name, outcome in earlier.items() if outcome.nodes))
+
+
 def made(check, site):
     """Return the :class:`Outcome` of a check that can be made."""
     start = time.monotonic()
@@ -123,6 +128,7 @@ def _make(check, site, futures):
     earlier = {name: futures[name].result() for name in (*check.needs, *check.after)}
     failed = {name for name, outcome in earlier.items() if outcome.state == FAILED}
     blamed = frozenset().union(*(outcome.nodes for outcome in earlier.values()))
-    outcome = prevented(check, earlier) or made(check, site.without(blamed, failed))
+    rest = site.without(blamed, failed)
+    outcome = prevented(check, earlier) or (made(check, rest) if rest.members or not blamed else left_nothing(earlier))
     with contextlib.suppress(Exception):  # nobody waits any more
         futures[check.name].set_result(outcome)

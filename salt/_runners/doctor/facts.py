@@ -1,7 +1,8 @@
 """
 What a node says of itself, as one line of JSON. The doctor runs this on every node, as root, by the node's own Python:
 
-    python3 - '{"directories": ["/"], "names": ["w1"], "secrets": ["/etc/*.key"], "shared": {"/home": ["mark", true]}}'
+    python3 -c PROGRAM '{"directories": ["/"], "names": ["w1"], "secrets": ["/etc/*.key"], "people": [1000, 9999],
+                         "shared": {"/home": ["mark", true]}}'
 """
 
 import json
@@ -16,8 +17,6 @@ from pathlib import Path
 
 #: Seconds for each of what is asked; a file server that does not answer holds up nothing else.
 PATIENCE = 5
-#: People's ids are above.
-LAST_SYSTEM_ID = 999
 
 
 def space(directory):
@@ -49,13 +48,13 @@ def shared(directory, mark, writable):
     return ""
 
 
-def open_secrets(patterns):
-    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or that are a person's."""
+def open_secrets(patterns, people):
+    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or one of ``people`` (first, last) has."""
     found = []
     for pattern in patterns:
         for path in Path("/").glob(pattern.lstrip("/")):
             held = path.lstat()
-            person = max(held.st_uid, held.st_gid) > LAST_SYSTEM_ID
+            person = any(people[0] <= each <= people[1] for each in (held.st_uid, held.st_gid))
             if stat.S_ISREG(held.st_mode) and (held.st_mode & 0o007 or person):
                 found.append([str(path), stat.S_IMODE(held.st_mode), held.st_uid])
     return found
@@ -104,7 +103,7 @@ def is_in_time():
 def all_of(asked):
     """Return ``{key: function}`` of all that is asked; each of them may hang."""
     tasks = {("units", ""): units, ("in_time", ""): is_in_time}
-    tasks["secrets", ""] = lambda: open_secrets(asked["secrets"])
+    tasks["secrets", ""] = lambda: open_secrets(asked["secrets"], asked["people"])
     for each in asked["directories"]:
         tasks["space", each] = lambda each=each: space(each)
     for each in asked["names"]:

@@ -70,6 +70,7 @@ def question(site, exports, marks):
         "directories": sorted({*DIRECTORIES, *directories} - {None}),
         "names": sorted({site.public_name, site.master}),
         "secrets": SECRETS,
+        "people": [site.pillar["cluster"]["ids"][end] for end in ("min", "max")],
         "shared": {mounts[name]: [mark.name, exports[name]["access"] == "rw"] for name, mark in marks.items()},
     }
 
@@ -77,13 +78,9 @@ def question(site, exports, marks):
 def collect(site, opts, asked):
     """Return ``{id: report}`` of the members that answer in time."""
     client = salt.client.get_local_client(mopts=dict(opts))
-    program = {
-        "__kwarg__": True,
-        "cmd": ["python3", "-", json.dumps(asked)],
-        "stdin": Path(__file__).with_name("facts.py").read_text(),
-        "python_shell": False,
-        "timeout": PATIENCE,
-    }
+    # Not on standard input, where Salt replaces each backslash with an n.
+    words = ["python3", "-c", Path(__file__).with_name("facts.py").read_text(), json.dumps(asked)]
+    program = {"__kwarg__": True, "cmd": words, "python_shell": False, "timeout": PATIENCE}
     sent, reports = time.time(), {}
     job = client.run_job(
         list(site.members),

@@ -2,6 +2,7 @@
 Checks by Prometheus: what it does not reach, and what it warns of.
 """
 
+import re
 import time
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def down(targets, failed, members):
         job, instance = target["labels"]["job"], target["labels"]["instance"]
         known = job in failed or (job == "node" and instance not in members)
         if target["health"] == "down" and not known:
-            lines.append(f"{job} {instance}: {words(target['lastError'])}")
+            error = re.sub(r'^Get "[^"]*": ', "", target["lastError"])
+            lines.append(f"{job} {instance}: {words(error)}")
     return sorted(lines)
 
 
