@@ -120,8 +120,11 @@ PostgreSQL lets its exporter look:
 
 # Certificates are verified as by every client on this machine: by the system's authorities, of which ours is one.
 {% set way = {"timeout": blackbox.timeout ~ "s"} %}
+{# As a browser asks: others are not sent to the page where one signs in, but away. #}
 {% set modules = dict({
-  "http": dict(way, prober="http", http={"fail_if_not_ssl": true, "preferred_ip_protocol": "ip4"}),
+  "http": dict(way, prober="http", http={
+    "fail_if_not_ssl": true, "preferred_ip_protocol": "ip4", "headers": {"Accept": "text/html, */*"},
+  }),
   "tcp": dict(way, prober="tcp", tcp={"preferred_ip_protocol": "ip4"}),
   "tls": dict(way, prober="tcp", tcp={"preferred_ip_protocol": "ip4", "tls": true}),
   "ssh": dict(way, prober="tcp", tcp={"preferred_ip_protocol": "ip4", "query_response": [{"expect": "^SSH-2.0-"}]}),
