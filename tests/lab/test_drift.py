@@ -149,7 +149,7 @@ def test_drift_is_mended_in_enforce_mode_also_after_a_run_was_killed(lab, master
     worker = lab.node("w1")
     with scheduled(lab, "enforce"):
         worker.write(LATE, "drift\n")
-        worker.write(EARLY, "drift\n")
+        worker.write(EARLY, "# drift\n")
         assert worker.run([PYTHON, "-c", KILL], timeout=SOON).stdout == "killed\n"
         assert worker.read(LATE) == "drift\n", "it was killed half-way"
         wait_for("the next run mends the rest", lambda: worker.read(LATE) == kept[LATE], timeout=SOON)
