@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ METRICS = "/var/lib/prometheus/node-exporter/qhub_salt.prom"
 #: Of the first and of the last states of a worker.
 EARLY, LATE = "/etc/salt/minion", "/etc/default/prometheus-node-exporter"
 PYTHON = "/opt/qhub/salt/bin/python"
+SOON = 120  # seconds in which a scheduled run has ended; two to ten are usual
 
 
 def metrics(master):
@@ -60,8 +62,9 @@ def pid(node):
 @pytest.fixture(scope="module")
 def events(lab, master):
     """Return a function: the events ``[(tag, content)]`` of nodes that the master's bus has had so far."""
-    unit = "test-drift-events"
-    master.run(["systemd-run", "--quiet", f"--unit={unit}", "--setenv=PYTHONUNBUFFERED=1", "salt-run", "state.event"])
+    unit = f"test-drift-{os.getpid()}"  # its journal is this run's only
+    options = ["--quiet", "--collect", f"--unit={unit}", "--setenv=PYTHONUNBUFFERED=1"]
+    master.run(["systemd-run", *options, "salt-run", "state.event"])
 
     def heard():
         lines = master.run(["journalctl", "-q", "-o", "cat", "-u", unit]).stdout.splitlines()
@@ -89,16 +92,16 @@ def kept(lab):
 def test_drift_is_seen_told_and_left_alone_in_test_mode(lab, master, events, kept):
     worker = lab.node("w1")
     with scheduled(lab, "test"):
-        wait_for("w1 is as declared", lambda: of(master, "w1").get("test") == 1, timeout=40)
+        wait_for("w1 is as declared", lambda: of(master, "w1").get("test") == 1, timeout=SOON)
         assert of(master, "w1")["changed_states"] == 0, told(master)
         assert "w1" not in told(master)
 
         worker.write(LATE, "drift\n")
-        wait_for("w1 has drifted", lambda: of(master, "w1")["changed_states"], timeout=30)
+        wait_for("w1 has drifted", lambda: of(master, "w1")["changed_states"], timeout=SOON)
         name = "Node exporter is configured"
         assert name in told(master)["w1"]["drifted"]
         again = of(master, "w1")["last_timestamp_seconds"]
-        wait_for("w1 looks once more", lambda: of(master, "w1")["last_timestamp_seconds"] > again, timeout=30)
+        wait_for("w1 looks once more", lambda: of(master, "w1")["last_timestamp_seconds"] > again, timeout=SOON)
         drifted = [event["states"] for event in events("qhub/node/w1/drifted")]
         assert [name in states for states in drifted] == [True], "once"
         assert worker.read(LATE) == "drift\n"
@@ -114,7 +117,7 @@ def test_drift_is_seen_told_and_left_alone_in_test_mode(lab, master, events, kep
         # A state that cannot do its work.
         worker.run(["rm", LATE])
         worker.run(["mkdir", LATE])
-        wait_for("w1 has failed", lambda: of(master, "w1")["success"] == 0, timeout=30)
+        wait_for("w1 has failed", lambda: of(master, "w1")["success"] == 0, timeout=SOON)
         assert of(master, "w1")["failed_states"] >= 1
         assert name in told(master)["w1"]["failed"]
         assert name in events("qhub/node/w1/highstate-failed")[0]["states"]
@@ -123,7 +126,7 @@ def test_drift_is_seen_told_and_left_alone_in_test_mode(lab, master, events, kep
         wait_for(
             "w1 is well again",
             lambda: of(master, "w1")["success"] == 1 and of(master, "w1")["changed_states"] == 0,
-            timeout=40,
+            timeout=SOON,
         )
         assert "w1" not in told(master)
 
@@ -146,13 +149,15 @@ def test_drift_is_mended_in_enforce_mode_also_after_a_run_was_killed(lab, master
     worker = lab.node("w1")
     with scheduled(lab, "enforce"):
         worker.write(LATE, "drift\n")
-        worker.write(EARLY, "drift\n")
-        assert worker.run([PYTHON, "-c", KILL], timeout=40).stdout == "killed\n"
+        worker.write(EARLY, "# drift\n")
+        assert worker.run([PYTHON, "-c", KILL], timeout=SOON).stdout == "killed\n"
         assert worker.read(LATE) == "drift\n", "it was killed half-way"
-        wait_for("the next run mends the rest", lambda: worker.read(LATE) == kept[LATE], timeout=40)
-        wait_for("it is told", lambda: of(master, "w1")["test"] == 0 and of(master, "w1")["changed_states"], timeout=20)
+        wait_for("the next run mends the rest", lambda: worker.read(LATE) == kept[LATE], timeout=SOON)
+        wait_for(
+            "it is told", lambda: of(master, "w1")["test"] == 0 and of(master, "w1")["changed_states"], timeout=SOON
+        )
         assert of(master, "w1")["success"] == 1
-        wait_for("the next one has nothing to do", lambda: of(master, "w1")["changed_states"] == 0, timeout=30)
+        wait_for("the next one has nothing to do", lambda: of(master, "w1")["changed_states"] == 0, timeout=SOON)
         assert "w1" not in told(master)
 
 
