@@ -67,7 +67,10 @@ def ext_pillar(minion_id, pillar):
         raise PillarError(message(found))
     added = left_out(pillar, schema)
     added["roles"] = roles(pillar, minion_id)
-    added["highstate_token"] = token(site_file("secrets/master")["secrets"]["highstate_key"], minion_id)
+    secrets = site_file("secrets/master")["secrets"]
+    if "highstate_key" not in secrets:
+        raise PillarError("this version has secrets that are not there yet: run salt/bootstrap/master.sh again")
+    added["highstate_token"] = token(secrets["highstate_key"], minion_id)
     public = f"{master}.{pillar['cluster'].get('domain', added['cluster'].get('domain'))}"
     added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
     added["cluster"]["ids"] = {**ID_RANGE, **pillar["cluster"].get("ids", {})}
