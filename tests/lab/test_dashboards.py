@@ -43,7 +43,7 @@ def empty(lab):
 @pytest.fixture(scope="module")
 def requests(lab, hub, browser):
     """A little of everything has been done; return a function that asks the services once more."""
-    lab.highstate("w1")
+    lab.master.run(["salt", "*", "schedule.run_job", "highstate", "force=True"])
     lab.orchestrate("orch.backup")
     lab.job("ada", "true")
     with signed_in(lab, browser, "ada"):
