@@ -130,7 +130,7 @@ FAULTS = {
     ),
     "stranger's key": (change("master", f"cp {KEYS}/w1 {KEYS}/evil", f"rm {KEYS}/evil"), "keys", "evil is accepted"),
     "Salt master stopped": (stop("salt-master"), "salt-master", "master"),
-    "minion stopped": (stop("salt-minion", "w1"), "minions", "w1: no answer"),
+    "minion stopped": (stop("salt-minion", "w1"), "minions", "w1: is not connected"),
     "readable secret": (
         change("master", f"chmod 644 {TLS}/traefik.key", f"chmod 640 {TLS}/traefik.key"),
         "secrets", f"master: {TLS}/traefik.key has mode 0644",

@@ -328,6 +328,20 @@ def test_free_nodes_of_partitions():
     assert slurm.free(sinfo, ["w1"]) == {"main": "w1"}, "a node that another check blames is not tried"
 
 
+@pytest.mark.parametrize(
+    ("partition", "answer"),
+    [
+        ({"default": True}, True),
+        ({"accounts": ["physics"]}, False),
+        ({"accounts": None}, True),
+        ({"config": {"AllowQos": "long"}}, False),
+        ({"config": {"DefMemPerCPU": 1}}, True),
+    ],
+)
+def test_partitions_in_which_root_may_run(partition, answer):
+    assert slurm.is_open(partition) is answer
+
+
 SHOWN = """Type=notify
 Result=exit-code
 Id=a.service
@@ -476,6 +490,7 @@ def test_a_target_whose_service_or_node_is_blamed_already_is_not_told_again():
     asked = [target("keycloak", "127.0.0.1:9000"), target("node", "w1"), target("node", "w2"), target("x", "y", "up")]
     assert watch.down(asked, {"keycloak"}, {"master", "w2"}) == ["node w2: refused"]
     assert len(watch.down(asked, set(), {"master", "w1", "w2"})) == 3
+    assert watch.down([target("grafana", "127.0.0.1:3000")], {"/monitoring/"}, set()) == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x", bytes(28)])

@@ -22,7 +22,7 @@ class Answer(NamedTuple):
     """What a service answered."""
 
     status: int
-    headers: dict
+    headers: http.client.HTTPMessage
     text: str
 
 
@@ -58,7 +58,7 @@ def fetch(url, expect=(200,), headers=None, timeout=PATIENCE):
     try:
         connection.request("GET", f"{parts.path or '/'}?{parts.query}".rstrip("?"), headers=headers or {})
         response = connection.getresponse()
-        answer = Answer(response.status, dict(response.headers), response.read().decode(errors="replace"))
+        answer = Answer(response.status, response.headers, response.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException) as error:
         raise Fault(f"{shown}: {reason(error)}") from None
     finally:

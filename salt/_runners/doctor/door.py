@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 from pathlib import Path
+from urllib.parse import urljoin
 
 from cryptography import x509
 
@@ -18,6 +19,10 @@ from .engine import Absent, Fault
 DAYS = 14
 #: Its ports with TLS; that of Dask is the same to who names no cluster.
 PORTS = (443, 8786)
+#: How often a service may send a browser on before it is at the realm.
+REDIRECTIONS = 5
+#: Others than browsers are refused instead of being sent to sign in.
+BROWSER = {"Accept": "text/html"}
 #: The certificates of the authority and of services, where they are.
 AUTHORITY, SERVICES = Path("/var/lib/qhub/files/ca/ca.crt"), Path("/etc/qhub/tls")
 
@@ -118,15 +123,21 @@ def ssh(site):
 
 def sign_in(site, path):
     """Go where a service sends a browser that signs in, which is to be the realm's page to do that."""
-    there = f"https://{site.public_name}{path}"
-    answer = fetch(there, expect=(302, 303, 307))
-    location = answer.headers.get("Location", "")
-    if not location.startswith(f"{site.realm}/protocol/openid-connect/auth?"):
-        raise Fault(f"{there} does not lead to {site.realm}, but to {location.partition('?')[0]}")
-    page = fetch(location, expect=(200, 302, 303, 400, 403, 404, 500))
+    front = f"https://{site.public_name}"
+    there = f"{front}{path}"
+    for _ in range(REDIRECTIONS):
+        answer = fetch(there, expect=(301, 302, 303, 307), headers=BROWSER)
+        there = urljoin(there, answer.headers.get("Location", ""))
+        if there.startswith(f"{site.realm}/protocol/openid-connect/auth?"):
+            break
+        if not there.startswith(f"{front}/"):
+            raise Fault(f"{front}{path} leads to {there.partition('?')[0]}")
+    else:
+        raise Fault(f"{front}{path} does not lead to {site.realm}, but to {there.partition('?')[0]}")
+    page = fetch(there, expect=(200, 302, 303, 400, 403, 404, 500), headers=BROWSER)
     if page.status >= 400 or (page.status == 200 and "/login-actions/authenticate" not in page.text):
         advice = "salt-call state.apply keycloak.realm; journalctl -n 30 -u keycloak"
-        raise Fault(f"{there}: the realm refuses: {refusal(page.text)}", advice=advice)
+        raise Fault(f"{front}{path}: the realm refuses: {refusal(page.text)}", advice=advice)
     return "lets people sign in"
 
 

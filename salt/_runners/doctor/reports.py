@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import salt.client
+import salt.utils.network
 
 from .ask import last_line
 
@@ -81,7 +82,13 @@ def collect(site, opts, asked):
     # Not on standard input, where Salt replaces each backslash with an n.
     words = ["python3", "-c", Path(__file__).with_name("facts.py").read_text(), json.dumps(asked)]
     program = {"__kwarg__": True, "cmd": words, "python_shell": False, "timeout": PATIENCE}
-    sent, reports = time.time(), {}
+    connected = salt.utils.network.local_port_tcp(int(opts["publish_port"]))
+    reports = {
+        name: {"error": "is not connected"}
+        for name, member in site.members.items()
+        if member["address"] not in connected and name != site.master
+    }
+    sent = time.time()
     job = client.run_job(
         list(site.members),
         ["cmd.run_all", "grains.get"],

@@ -19,7 +19,7 @@ def keycloak(site):
 
 def rights(site):
     """Salt may administer Keycloak."""
-    command("qhub-keycloak", "check", site.pillar["realm"]["name"])
+    command("qhub-keycloak", "check", site.pillar["realm"]["name"], timeout=25)  # it is slow when it has just started
     return "Salt administers the realm"
 
 

@@ -15,7 +15,11 @@ SERVES = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
 
 def slurmctld(site):
     """slurmctld answers."""
-    return command("scontrol", "ping").stdout.strip()
+    done = command("scontrol", "ping", check=False)
+    said = (done.stdout or done.stderr).strip().partition("\n")[0]  # in front of a banner of asterisks
+    if done.returncode:
+        raise Fault(said)
+    return said
 
 
 def slurmdbd(site):
@@ -68,6 +72,12 @@ def out_of_service(sinfo, workers):
     return wrong
 
 
+def is_open(partition):
+    """Whether root may use a partition of the pillar: where only some accounts, groups or QOS may, it may not."""
+    limits = {"accounts", "groups", "allow_qos"} & {key for key, value in partition.items() if value}
+    return not limits and not any(key.lower().startswith(("allow", "deny")) for key in partition.get("config", {}))
+
+
 def free(sinfo, workers):
     """Return ``{partition: an idle node}`` after ``sinfo``'s lines ``partition|node|state``."""
     rows = [line.split("|") for line in sinfo.splitlines()]
@@ -75,19 +85,20 @@ def free(sinfo, workers):
 
 
 def jobs(site):
-    """A job runs in each partition that has a free node."""
+    """A job runs in each partition that has a free node and is open to everybody."""
     out = command("sinfo", "--noheader", "--Node", "--format=%R|%N|%T").stdout
-    partitions = free(out, site.workers)
+    declared = site.pillar["partitions"]
+    partitions = {name: node for name, node in free(out, site.workers).items() if is_open(declared.get(name, {}))}
     with ThreadPoolExecutor(8) as pool:
         ran = dict(zip(partitions, pool.map(run, partitions, partitions.values()), strict=True))
     wrong = [f"{partition}: {said}" for partition, (_, said) in ran.items() if said]
     if wrong:
         raise Fault(*wrong)
     site.notes["jobs"] = [job for job, _ in ran.values() if job]
-    busy = sorted({line.split("|")[0] for line in out.splitlines()} - {p for p, (job, _) in ran.items() if job})
-    return f"ran in {', '.join(sorted(set(partitions) - set(busy))) or 'none'}" + (
-        f"; no free node: {', '.join(busy)}" if busy else ""
-    )
+    used = [partition for partition, (job, _) in ran.items() if job]
+    others = sorted({line.split("|")[0] for line in out.splitlines()} - set(used))
+    rest = f"; without free nodes, or not for root: {', '.join(others)}" if others else ""
+    return f"ran in {', '.join(used) or 'none'}{rest}"
 
 
 def run(partition, node):

@@ -10,6 +10,8 @@ from .ask import fetch, fetch_json, words
 from .engine import Absent, Fault
 
 PROMETHEUS = "http://127.0.0.1:9090"
+#: Jobs of Prometheus's that have not the name of the check that is about the same service.
+CHECKS = {"grafana": "/monitoring/", "salt": "salt-master"}
 
 
 def prometheus(site):
@@ -50,7 +52,7 @@ def down(targets, failed, members):
     lines = []
     for target in targets:
         job, instance = target["labels"]["job"], target["labels"]["instance"]
-        known = job in failed or (job == "node" and instance not in members)
+        known = CHECKS.get(job, job) in failed or (job == "node" and instance not in members)
         if target["health"] == "down" and not known:
             error = re.sub(r'^Get "[^"]*": ', "", target["lastError"])
             lines.append(f"{job} {instance}: {words(error)}")
