@@ -30,8 +30,14 @@ def backups(lab, master):
         lab.apply("master", ["backup"])
         yield credential, master.read("/etc/qhub/backup/password").strip()
     lab.apply("master", ["backup"])
-    master.run(["rm", "-rf", REPOSITORY, "/var/lib/prometheus/node-exporter/qhub_backup.prom"])
+    forget(master)
     master.run(["systemctl", "reset-failed", UNIT], check=False)
+
+
+def forget(master):
+    """Let there be no backup, and none have been."""
+    known = ("/var/lib/qhub-backup/repository", "/var/lib/prometheus/node-exporter/qhub_backup.prom")
+    master.run(["rm", "-rf", REPOSITORY, *known])
 
 
 def restic(master, *words):
