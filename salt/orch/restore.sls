@@ -32,7 +32,6 @@ Master is as declared:
 # serve for another reason, is brought in as ever.
 Workers are in service:
   salt.runner:
-    - name: state.orchestrate
-    - mods: orch.converge
+    - name: membership.bring_in
     - require:
       - salt: Master is as declared

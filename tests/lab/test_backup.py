@@ -189,7 +189,8 @@ def test_a_lost_master_comes_back(lab, master, browser, backups):
     newer, output = lab.job("ada", "cat result")
     assert int(newer) > int(job)
     assert output == "of before\n"
-    assert master.run(["stat", "-c", "%U", "/home/guest/precious"]).stdout == "guest\n"
+    assert master.read("/home/guest/precious") == "kept\n"
+    assert master.run(["stat", "-c", "%U", "/home/guest"]).stdout == "guest\n"
     assert master.read("/etc/ssh/ssh_host_ed25519_key.pub").split()[1] == host_key
     with page(browser) as shown:  # which trusts the authority of before
         shown.goto(f"{ROOT}/hub/home")
