@@ -34,8 +34,10 @@
 {% for key, listed in {"channels": channels, "allowed_channels": conda_store.allowed_channels}.items() %}
 {%   for channel in listed %}{% do settings[key].append(addresses.get(channel, channel)) %}{% endfor %}
 {% endfor %}
-{% set people = [] %}
-{% for name, user in pillar.users.items() if not user.get("locked") %}{% do people.append(name) %}{% endfor %}
+{% set people = {} %}
+{% for user in salt["qhub_realm.representation"]().users if user.enabled and user.username in pillar.users %}
+{%   do people.update({user.username: user.groups}) %}
+{% endfor %}
 
 include:
   - artifacts
@@ -118,7 +120,7 @@ conda-store's {{ name }} is in place:
 conda-store knows the people:
   file.managed:
     - name: /etc/conda-store/people.json
-    - contents: {{ people | sort | json | json }}
+    - contents: {{ people | json | json }}
     - makedirs: true
     - mode: '0644'
     - require_in:

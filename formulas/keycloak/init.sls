@@ -22,6 +22,7 @@
     "http-management-port": 9000,
     "health-enabled": true,
     "metrics-enabled": true,
+    "event-metrics-user-enabled": true,
     "hostname": "https://" ~ pillar.cluster.public_name ~ "/auth",
     "proxy-headers": "xforwarded",
     "proxy-trusted-addresses": "127.0.0.1",

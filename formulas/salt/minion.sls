@@ -1,5 +1,40 @@
-# The Salt minion's daemon: pinned to the master's key, its role grain as the pillar says.
+# The Salt minion's daemon: pinned to the master's key, its role grain as the pillar says; its own highstates, and its
+# watch over the services of its roles.
 {% from "salt/map.jinja" import salt_settings %}
+{% set highstate = salt_settings.highstate %}
+{% if highstate.mode not in ("test", "enforce", "off") %}
+{{ raise("salt.highstate.mode: " ~ highstate.mode ~ " is not allowed: test, enforce or 'off'") }}
+{% elif not highstate.interval or highstate.interval < 10 %}
+{{ raise("salt.highstate.interval: " ~ highstate.interval ~ " is not allowed: seconds from 10") }}
+{% elif highstate.splay is none or highstate.splay < 0 %}
+{{ raise("salt.highstate.splay: " ~ highstate.splay ~ " is not allowed: seconds from 0") }}
+{% endif %}
+{# A run that finds another one under way gives way to it, and the next comes in its time. Its return shows the token:
+   Salt lets an accepted minion return jobs under another's id. #}
+{% set schedule = {"highstate": {
+    "enabled": highstate.mode != "off",
+    "function": "state.highstate",
+    "kwargs": {"test": highstate.mode == "test"},
+    "metadata": {"token": pillar.highstate_token},
+    "seconds": highstate.interval,
+    "splay": highstate.splay,
+    "run_on_start": false,
+    "maxrunning": 1,
+    "return_job": true,
+}} %}
+{% set services = {} %}
+{% for role in pillar.roles %}
+{% for service in salt_settings.services[role] %}
+{% do services.update({service: {"onchangeonly": true, "emitatstartup": false}}) %}
+{% endfor %}
+{% endfor %}
+
+# The minion writes its schedule here as well, readable to everybody.
+Salt minion's configuration is root's alone:
+  file.directory:
+    - name: /etc/salt/minion.d
+    - makedirs: true
+    - mode: '0700'
 
 Salt minion is configured:
   file.managed:
@@ -10,9 +45,22 @@ Salt minion is configured:
         id: {{ grains.id | json }}
         master: {{ pillar.cluster.master.address | json }}
         roles: {{ pillar.roles | json }}
+        services: {{ services | json }}
+        services_interval: {{ salt_settings.services.interval | json }}
         options: {{ salt_settings.minion_options | json }}
-    - makedirs: true
     - mode: '0644'
+    - require:
+      - file: Salt minion's configuration is root's alone
+
+Salt minion has a schedule:
+  file.serialize:
+    - name: /etc/salt/minion.d/schedule.conf
+    - dataset: {{ {"schedule": schedule} | json }}
+    - serializer: json
+    - mode: '0600'
+    - show_changes: false
+    - require:
+      - file: Salt minion's configuration is root's alone
 
 Salt minion has no other configuration:
   file.managed:
@@ -39,6 +87,7 @@ Salt minion is restarted after this run:
     - onlyif: systemctl is-active --quiet salt-minion.service
     - onchanges:
       - file: Salt minion is configured
+      - file: Salt minion has a schedule
       - file: Salt minion has a unit
     - require:
       - cmd: Salt minion's unit is known to systemd

@@ -11,6 +11,7 @@ Master configuration::
 """
 
 import difflib
+import hmac
 import ipaddress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import yaml
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
 #: What :func:`ext_pillar` adds.
-ADDED = ("roles", "members", "keycloak_realm", "conda_store_env")
+ADDED = ("roles", "highstate_token", "members", "keycloak_realm", "conda_store_env")
 #: Where Slurm's own entries are used without being declared.
 BUILT_IN_ACCOUNTS, BUILT_IN_QOS = {"root"}, {"normal"}
 #: Where Keycloak listens on the master (formulas/keycloak).
@@ -48,10 +49,11 @@ def ext_pillar(minion_id, pillar):
     pillar
         The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
 
-    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``, ``monitoring``), the
-    minion's ``roles``, and for the master's own id ``members: {id: {address, roles, features, weight}}``: the master,
-    and every node of the pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how
-    the modules of these names reach their services. ``{}`` for an id that is not listed. Raises
+    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``,
+    ``monitoring``), the minion's ``roles`` and ``highstate_token`` (by which a return is known to be its own), and for
+    the master's own id ``members: {id: {address, roles, features, weight}}``: the master, and every node of the pillar
+    whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how the modules of these names reach
+    their services. ``{}`` for an id that is not listed. Raises
     :class:`PillarError`.
     """
     cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
@@ -65,6 +67,10 @@ def ext_pillar(minion_id, pillar):
         raise PillarError(message(found))
     added = left_out(pillar, schema)
     added["roles"] = roles(pillar, minion_id)
+    secrets = site_file("secrets/master")["secrets"]
+    if "highstate_key" not in secrets:
+        raise PillarError("this version has secrets that are not there yet: run salt/bootstrap/master.sh again")
+    added["highstate_token"] = token(secrets["highstate_key"], minion_id)
     public = f"{master}.{pillar['cluster'].get('domain', added['cluster'].get('domain'))}"
     added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
     added["cluster"]["ids"] = {**ID_RANGE, **pillar["cluster"].get("ids", {})}
@@ -106,6 +112,11 @@ def left_out(pillar, schema):
         for section, rule in schema["properties"].items()
         if section in sections
     }
+
+
+def token(key, minion_id):
+    """Return what only the master and the minion ``minion_id`` know."""
+    return hmac.new(key.encode(), minion_id.encode(), "sha256").hexdigest()
 
 
 def roles(pillar, minion_id):
@@ -262,7 +273,7 @@ def shown(path, value):
     if secret or "PRIVATE KEY" in str(value):
         return "**"
     words = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
-    text = words.get(type(value), repr(value))
+    text = next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -2,7 +2,10 @@
 The cluster as its master sees it.
 """
 
+import json
 import logging
+import time
+from pathlib import Path
 
 import salt.pillar
 
@@ -33,6 +36,23 @@ def validate():
     return f"pillar is valid: {', '.join(counts)}"
 
 
+def doctor():
+    """
+    Look at every service of the cluster as who uses it would, and say what to do about each failure.
+
+    Ends with status 1 if something is wrong. A check that needs another one that failed is not made. Changes nothing,
+    but runs a job of a second in each partition that has a free node. ``--out=json`` prints what ``doctor.examine``
+    returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cluster.doctor
+    """
+    return {"outputter": "doctor", "data": __salt__["doctor.examine"]()}
+
+
 def compiled_pillar():
     """Return the pillar of the master's own minion, and a list of errors."""
     # With the file and line of a slip in YAML, which minions are not told.
@@ -46,3 +66,44 @@ def compiled_pillar():
         return {}, ["cluster.master.id: missing: the Salt minion id of the master"]
     pillar = salt.pillar.Pillar(opts, {"id": master}, master, "base").compile_pillar()
     return pillar, pillar.get("_errors", [])
+
+
+def drift():
+    """
+    Tell which nodes are not as declared, as far as their last scheduled highstate told, and since when.
+
+    A run in test mode (``salt.highstate.mode: test``) tells what it would change, one that enforces what it had to
+    mend. For news at once: ``salt '*' schedule.run_job highstate force=True``.
+
+    Returns ``{"summary": ..., "nodes": {id: {"last run", "failed since", "failed", "drifted since", "drifted" or
+    "mended"}}}`` with only those nodes that are not as declared, or of which no run is known.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cluster.drift
+        salt-run cluster.drift --out=json
+    """
+    path = Path(__opts__["cachedir"], "highstates.json")
+    runs = json.loads(path.read_text()) if path.exists() else {}
+    members = __salt__["membership.members"]()
+    nodes = {node: _differs(runs.get(node)) for node in sorted(members)}
+    differ = {node: found for node, found in nodes.items() if found}
+    return {"summary": f"{len(nodes) - len(differ)} of {len(nodes)} nodes are as declared", "nodes": differ}
+
+
+def _differs(run):
+    """Return what is not as declared on a node, ``{}`` if all is."""
+    if not run:
+        return {"last run": "none yet"}
+    found = {}
+    for kind, word in (("failed", "failed"), ("drifted", "drifted" if run["test"] else "mended")):
+        if run[kind]:
+            found[f"{word} since"] = _when(run[f"{kind}_since"])
+            found[word] = run[kind]
+    return {"last run": _when(run["time"]), **found} if found else {}
+
+
+def _when(seconds):
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Fetch programs that are no Debian packages, as salt/artifacts.json lists them.
 
-    fetch.py [--map FILE] download DIRECTORY [NAME ...]         keep the files (for a mirror); all, if none is named
+    fetch.py [--map FILE] download DIRECTORY [NAME ...]         keep the files (for a mirror); all, if none is named,
+             [--without NAME ...]                               but for these
     fetch.py [--map FILE] install [--mirror MIRROR] NAME ...    unpack each into /opt/qhub/NAME-VERSION
 
 A file comes from the mirror if there is one, else from where its maker publishes it, else through the client
@@ -172,16 +173,18 @@ def main():
     download = verbs.add_parser("download")
     download.add_argument("directory", type=Path)
     download.add_argument("names", nargs="*")
+    download.add_argument("--without", action="append", default=[])
     installing = verbs.add_parser("install")
     installing.add_argument("--mirror", type=Path)
     installing.add_argument("names", nargs="+")
     chosen = parser.parse_args()
     known = artifacts(chosen.map)
-    for name in chosen.names or known:
+    without = getattr(chosen, "without", [])
+    for name in [*chosen.names, *without]:
         if name not in known:
             sys.exit(f"fetch: {name} is not in {chosen.map}: there are {', '.join(sorted(known))}")
     os.umask(0o022)
-    for name in chosen.names or known:
+    for name in chosen.names or [name for name in known if name not in without]:
         if chosen.verb == "install":
             install(name, known[name], chosen.mirror)
         else:

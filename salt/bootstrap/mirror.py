@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Collect what an installation needs into one directory, for sites without a way out.
 
-    mirror.py DIRECTORY [PACKAGE ...]
+    mirror.py DIRECTORY [PACKAGE ...] [--without PROGRAM ...]
 
 Run it as root on a connected machine with the release that the cluster's nodes run; it can be a
 container. Afterwards DIRECTORY holds
@@ -11,7 +11,8 @@ container. Afterwards DIRECTORY holds
                (and any PACKAGE named on the command line, for a site's own use)
     wheels/    Salt and its Python dependencies, built from the hash-pinned requirements.lock, and in wheels/FORMULA
                those of each formulas/FORMULA/requirements.lock
-    artifacts/ the programs of salt/artifacts.json, each with the checksum pinned there
+    artifacts/ the programs of salt/artifacts.json, each with the checksum pinned there, but for a PROGRAM that the
+               site does without (grafana, with ``monitoring: {page: prometheus}``)
     channel/   a channel of conda packages, for environments that conda-store builds: this Debian's Python, and what
                channel.lock lists
     SHA256SUMS of the packages, the wheels and the channel
@@ -20,6 +21,7 @@ Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: 
 ``master.sh --mirror DIRECTORY``. Running it again adds what is missing and drops what is obsolete.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -128,9 +130,12 @@ def checksums(directory):
 
 
 def main():
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
-    directory = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("packages", nargs="*")
+    parser.add_argument("--without", action="append", default=[])
+    chosen = parser.parse_args()
+    directory = chosen.directory.resolve()
     print("mirror: installing the tools", flush=True)
     scratch = Path(tempfile.mkdtemp())
     bare = shutil.copy("/var/lib/dpkg/status", scratch)
@@ -139,11 +144,12 @@ def main():
     print("mirror: building wheels", flush=True)
     wheels(directory / "wheels", scratch / "environment")
     print("mirror: downloading packages", flush=True)
-    debs(directory / "debs", bare, sys.argv[2:])
+    debs(directory / "debs", bare, chosen.packages)
     print("mirror: making the conda channel", flush=True)
     channel(directory / "channel", scratch)
     print("mirror: fetching programs", flush=True)
-    run([sys.executable, HERE / "fetch.py", "download", directory / "artifacts"])
+    without = [f"--without={name}" for name in chosen.without]
+    run([sys.executable, HERE / "fetch.py", "download", directory / "artifacts", *without])
     checksums(directory)
     shutil.rmtree(scratch)
 

@@ -27,6 +27,9 @@ GENERATE = {
         "jupyterhub_client_secret": password,
         "grafana_client_secret": password,
         "conda_store_client_secret": password,
+        # Grafana's own: its one local account, for when Keycloak is away, and what it seals in its database.
+        "grafana_admin_password": password,
+        "grafana_secret_key": password,
         # The Hub's own: what its cookies and its memory of sign-ins are sealed with, and who may read its metrics.
         "jupyterhub_cookie_secret": password,
         "jupyterhub_crypt_key": password,
@@ -39,6 +42,8 @@ GENERATE = {
         "conda_store_salt_token": password,
         # What backups are encrypted with. The administrator keeps a copy elsewhere: no backup can be read without it.
         "backup_password": password,
+        # What the tokens are made from by which a node's highstates are known to be its own.
+        "highstate_key": password,
         # What cookies of Prometheus's page are sealed with.
         "monitoring_page_key": password,
     },

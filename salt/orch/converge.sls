@@ -7,7 +7,7 @@
 Cluster knows its members:
   salt.state:
     - tgt: {{ opts.id | json }}
-    - sls: [names.server, nfs, firewall]
+    - sls: [names.server, nfs, firewall, prometheus.targets, sshd.known_hosts]
     - queue: 5
 
 # One worker that fails does not hold up the others: the last step tells each one's fate.

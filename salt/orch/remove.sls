@@ -41,7 +41,7 @@ No job runs on {{ node }}:
 Cluster knows its members:
   salt.state:
     - tgt: {{ master | json }}
-    - sls: [names.server, nfs, firewall]
+    - sls: [names.server, nfs, firewall, prometheus.targets, sshd.known_hosts]
     - queue: 5
     - require:
       - salt: {{ node }} is forgotten

@@ -10,6 +10,7 @@ include:
   - people
   - people.homes
   - sshd.source
+  - sshd.known_hosts
   - sshd
   - nfs
   - mariadb
@@ -33,7 +34,11 @@ include:
   - prometheus.targets
   - prometheus
   - prometheus.page
+  - grafana
   - alertmanager
+  - exporters
+  - slurm_exporter
+  - salt.metrics
 
 # A whole highstate knows all routes, all openings and all that is scraped.
 extend:

@@ -2,13 +2,14 @@
 
 import sys
 
-from . import backup, cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account
+from . import backup, cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account, slurm_exporter
 
 FIGURES = {
     "highstate": cluster.highstate,
     "join": cluster.join,
     "users": cluster.users,
     "slurm_account": slurm_account.main,
+    "slurm_exporter": slurm_exporter.main,
     "keycloak_realm": keycloak_realm.main,
     "jupyterhub": jupyterhub.main,
     "dask": dask.main,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.lab import hub as the_hub
-from tests.lab.browser import chromium
+from tests.lab.browser import chromium, signed_in
 from tests.lab.conftest import Lab
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness.shell import wait_for
@@ -74,7 +74,7 @@ def click(lab, hub, home):
     """From the button to a JupyterLab that can be used, all caches warm, beside srun of the same."""
     worker = lab.node("w2")
     rows, hand = [], []
-    with chromium(home, home / "ca.crt") as browser, the_hub.signed_in(lab, browser, "marie") as shown:
+    with chromium(home, home / "ca.crt") as browser, signed_in(lab, browser, "marie") as shown:
         for attempt in range(RUNS + 1):
             row = one_click(hub, shown, worker)
             hub.stop_server("marie")

@@ -1,4 +1,5 @@
-"""A headless browser that trusts the cluster's CA, as a user's would after the administrator handed it out."""
+"""A headless browser that trusts the cluster's CA, as a user's would after the administrator handed it out; and what
+people do in it at the front door."""
 
 import base64
 import contextlib
@@ -23,6 +24,8 @@ OPTIONS = (
     f"--host-resolver-rules=MAP master.cluster.internal {settings.ADDRESSES['master']}",
 )
 PAGE_TIMEOUT = 30_000  # milliseconds
+ROOT = "https://master.cluster.internal"
+CHOSEN = "a Password of 3 words"
 
 
 @contextlib.contextmanager
@@ -54,6 +57,38 @@ def page(browser):
         yield context.new_page()
     finally:
         context.close()
+
+
+def first_password(lab, name):
+    """Return the password that the administrator is shown, once."""
+    out = lab.master.run(["qhub-keycloak", "password", name]).stdout
+    return next(line.split()[-1] for line in out.splitlines() if "assword" in line)
+
+
+def fill(shown, name, password):
+    """Fill in the page that people sign in at."""
+    shown.get_by_label("Username").fill(name)
+    shown.locator("#password").fill(password)
+    shown.get_by_role("button", name="Sign In").click()
+
+
+def choose_password(shown, password=CHOSEN):
+    """Choose another password, as everybody is asked who signs in with a first one."""
+    shown.locator("#password-new").fill(password)
+    shown.locator("#password-confirm").fill(password)
+    shown.get_by_role("button", name="Submit").click()
+
+
+@contextlib.contextmanager
+def signed_in(lab, browser, name, address="/hub/home", back="/hub/**"):
+    """Yield a page of somebody who comes to ``address``, signs in with a first password and chooses another."""
+    first = first_password(lab, name)
+    with page(browser) as shown:
+        shown.goto(ROOT + address)
+        fill(shown, name, first)
+        choose_password(shown)
+        shown.wait_for_url(ROOT + back)
+        yield shown
 
 
 def one_time_password(secret, now=None):

@@ -4,12 +4,10 @@ import contextlib
 
 import requests
 
-from tests.lab.browser import page
+from tests.lab.browser import ROOT
 from tests.lab.harness import settings
 from tests.lab.harness.shell import wait_for
 
-ROOT = "https://master.cluster.internal"
-CHOSEN = "a Password of 3 words"
 SPAWN_TIMEOUT = 120_000  # milliseconds
 CA = "/var/lib/qhub/ca/ca.crt"
 # A service of the site's own, by which tests ask the Hub.
@@ -31,6 +29,7 @@ class Hub:
         self.session.trust_env = False
         self.session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=64))
         self.session.verify = str(ca)
+        self.tokens, self.standing = {}, {}
 
     def ask(
         self, method, path, body=None, *, token=DRIVER_TOKEN, check=True, base="/hub/api/", kind="token", **options
@@ -57,9 +56,21 @@ class Hub:
         wait_for("the Hub answers", answers, timeout=90)
 
     def token(self, name, **body):
-        """Return a new token of somebody's."""
-        self.ask("POST", f"users/{name}", check=False)
-        return self.ask("POST", f"users/{name}/tokens", {"note": "test", **body}).json()["token"]
+        """Return a new token of somebody's, which is revoked at the end."""
+        self.ask("POST", f"users/{name}", check=False)  # as signing in for the first time does
+        made = self.ask("POST", f"users/{name}/tokens", {"note": "test", **body}).json()
+        self.tokens[made["token"]] = f"users/{name}/tokens/{made['id']}"
+        return made["token"]
+
+    def standing_token(self, name):
+        """Return the token that somebody has all the time."""
+        if name not in self.standing:
+            self.standing[name] = self.token(name)
+        return self.standing[name]
+
+    def revoke(self, token):
+        """Revoke one of the tokens made here, if it is still there."""
+        self.ask("DELETE", self.tokens.pop(token), check=False)
 
     def server(self, name, server=""):
         """Return what the Hub knows of a server; ``None`` if it neither runs nor starts."""
@@ -73,8 +84,9 @@ class Hub:
         return self.ask("POST", path, options, check=check)
 
     def start_server(self, name, server="", **options):
-        """Start a server and wait until it is ready; return the number of its job."""
-        self.request_server(name, server, **options)
+        """Start a server if it does not run, and wait until it is ready; return the number of its job."""
+        if not self.server(name, server):
+            self.request_server(name, server, **options)
 
         def ready():
             found = self.server(name, server)
@@ -123,6 +135,8 @@ def driven(lab, directory, settings=""):
         hub.restart()
         yield hub
     finally:
+        for token in list(hub.tokens):
+            hub.revoke(token)
         lab.master.run(["rm", "-f", DROP_IN])
         lab.master.run(["scancel", "--name=jupyterhub"])
         hub.restart()
@@ -130,23 +144,6 @@ def driven(lab, directory, settings=""):
 
 
 # -- people in a browser -----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def signed_in(lab, browser, name):
-    """Yield a page of the Hub for somebody who signs in with a first password and chooses another."""
-    out = lab.master.run(["qhub-keycloak", "password", name]).stdout
-    first = next(line.split()[-1] for line in out.splitlines() if "assword" in line)
-    with page(browser) as shown:
-        shown.goto(f"{ROOT}/hub/home")
-        shown.get_by_label("Username").fill(name)
-        shown.locator("#password").fill(first)
-        shown.get_by_role("button", name="Sign In").click()
-        shown.locator("#password-new").fill(CHOSEN)
-        shown.locator("#password-confirm").fill(CHOSEN)
-        shown.get_by_role("button", name="Submit").click()
-        shown.wait_for_url(f"{ROOT}/hub/**")
-        yield shown
 
 
 def choose(shown, **chosen):

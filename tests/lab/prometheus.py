@@ -11,6 +11,6 @@ def ask(master, path):
     return json.loads(master.run(["/usr/bin/python3", "-c", ASK, url]).stdout)["data"]
 
 
-def alerts(master):
+def firing(master):
     """Return the alerts that fire, a list of their labels."""
     return [alert["labels"] for alert in ask(master, "alerts")["alerts"] if alert["state"] == "firing"]

@@ -1,28 +1,15 @@
-"""OpenSSH as a person has it, outside the cluster; and the Hub's API as a service of the site's own uses it."""
+"""OpenSSH as a person has it, outside the cluster, and what the master knows of the gateway."""
 
 import contextlib
 import json
 import os
-import secrets
 import subprocess
-import types
-
-import requests
 
 from tests.lab.harness import settings
-from tests.lab.harness.shell import run, wait_for
+from tests.lab.harness.shell import run
 
 NAME, PORT = "master.cluster.internal", 8022
 ADDRESS = settings.ADDRESSES["master"]
-DROP_IN = "/etc/jupyterhub/conf.d/driver.py"
-# What a site may add to its Hub: an administrator's service, and another that may do less.
-DRIVER = """\
-c.JupyterHub.services += [
-    {{"name": "driver", "api_token": "{driver}"}}, {{"name": "other", "api_token": "{other}"}}]
-c.JupyterHub.load_roles += [
-    {{"name": "driver", "services": ["driver"], "scopes": ["admin:users", "admin:servers", "tokens"]}},
-    {{"name": "other", "services": ["other"], "scopes": ["access:servers", "servers", "read:users"]}}]
-"""
 CONFIG = """\
 Host {name}
     # What a name server outside would say.
@@ -37,87 +24,6 @@ Host {name}
     ConnectTimeout 30
 """
 ASKPASS = '#!/bin/sh\nprintf "%s\\n" "$TOKEN"\n'
-
-
-class Hub:
-    """JupyterHub's API at the front door, with the token of a service of the site's own."""
-
-    def __init__(self, master, ca):
-        self.master = master
-        self.driver, self.other = secrets.token_hex(16), secrets.token_hex(16)
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.verify = str(ca)
-        self.tokens = {}
-
-    def open(self):
-        """Let the driver in, once the Hub answers again."""
-        self.master.write(DROP_IN, DRIVER.format(driver=self.driver, other=self.other), "0600")
-        self.master.run(["chown", "jupyterhub:", DROP_IN])
-        self.master.run(["systemctl", "restart", "jupyterhub"])
-
-    def close(self):
-        """Put the Hub back to what it was, without its people's tokens."""
-        for user, token in self.tokens.items():
-            self.ask("DELETE", f"users/{user}/tokens/{token.id}", check=False)
-        self.master.run(["rm", "-f", DROP_IN])
-        self.restart()
-        self.session.close()
-
-    def restart(self):
-        self.master.run(["systemctl", "restart", "jupyterhub"])
-        self.wait()
-
-    def wait(self):
-        wait_for("the Hub answers", lambda: self.ask("GET", "", token=None, check=False).ok, timeout=120)
-
-    def ask(self, method, path, body=None, *, token=True, check=True):
-        """Return the Hub's answer. ``token``: the driver's, unless it is another or ``None``."""
-        headers = {"Authorization": f"token {self.driver if token is True else token}"} if token else {}
-        url = f"https://{ADDRESS}/hub/api/{path}"
-        answer = self.session.request(method, url, json=body, headers=headers, timeout=60)
-        assert answer.ok or not check, f"{answer.status_code}: {answer.text[:500]}"
-        return answer
-
-    def token(self, user, **wanted):
-        """Return a new token of ``user``: its ``id`` and its ``value``."""
-        made = self.ask("POST", f"users/{user}/tokens", {"note": "ssh", **wanted}).json()
-        return types.SimpleNamespace(id=made["id"], value=made["token"])
-
-    def standing(self, user):
-        """Return the token that ``user`` has all the time."""
-        if user not in self.tokens:
-            self.ask("POST", f"users/{user}", check=False)  # as signing in for the first time does
-            self.tokens[user] = self.token(user)
-        return self.tokens[user].value
-
-    def servers(self, user):
-        """Return the servers of ``user`` that there are."""
-        return self.ask("GET", f"users/{user}?include_stopped_servers=false").json().get("servers") or {}
-
-    def start(self, user):
-        """Start somebody's server if it does not run; return when it is ready."""
-        self.standing(user)
-        if not self.servers(user):
-            self.ask("POST", f"users/{user}/server", {})
-
-        def ready():
-            found = self.servers(user)
-            assert found, self.master.journal("jupyterhub")
-            return found[""]["ready"]
-
-        wait_for(f"the server of {user} is ready", ready, timeout=120)
-
-    def stop(self, user):
-        """Stop somebody's server; return when it and its job are gone."""
-        self.standing(user)
-        self.ask("DELETE", f"users/{user}/server", check=False)
-        wait_for("it is gone", lambda: not self.servers(user) and not self.job(user), timeout=60)
-
-    def job(self, user):
-        """Return number and node of somebody's notebook job; ``[]`` if there is none."""
-        words = ["squeue", "--noheader", f"--user={user}", "--name=jupyterhub", "--format=%A %N"]
-        return self.master.run(words).stdout.split()
 
 
 class Client:
@@ -152,7 +58,7 @@ class Client:
         """Return the environment in which OpenSSH's programs find the token to give as password."""
         return {
             **os.environ,
-            "TOKEN": self.hub.standing(user) if token is None else token,
+            "TOKEN": self.hub.standing_token(user) if token is None else token,
             "SSH_ASKPASS": str(self.askpass),
             "SSH_ASKPASS_REQUIRE": "force",
         }

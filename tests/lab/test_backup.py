@@ -4,10 +4,9 @@ import re
 
 import pytest
 
-from tests.lab.browser import page
+from tests.lab.browser import CHOSEN, ROOT, fill, page, signed_in
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings
-from tests.lab.hub import CHOSEN, ROOT, signed_in
 from tests.lab.prometheus import ask
 
 # On a directory of the lab's that outlives its machines, as a disk elsewhere would.
@@ -194,9 +193,7 @@ def test_a_lost_master_comes_back(lab, master, browser, backups):
     assert master.read("/etc/ssh/ssh_host_ed25519_key.pub").split()[1] == host_key
     with page(browser) as shown:  # which trusts the authority of before
         shown.goto(f"{ROOT}/hub/home")
-        shown.get_by_label("Username").fill("marie")
-        shown.locator("#password").fill(CHOSEN)
-        shown.get_by_role("button", name="Sign In").click()
+        fill(shown, "marie", CHOSEN)
         shown.wait_for_url(f"{ROOT}/hub/**")
         shown.get_by_role("link", name="Logout").or_(shown.get_by_text("marie")).first.wait_for()
     changed = {name: state for name, state in lab.highstate("master").items() if state["changes"]}

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
+from tests.lab.browser import ROOT, signed_in
 from tests.lab.harness import lab as the_lab
-from tests.lab.hub import CA, ROOT, choose, lab_is_there, new_notebook, run_cell, signed_in
+from tests.lab.hub import CA, choose, lab_is_there, new_notebook, run_cell
 
 PYTHON = "/opt/qhub/shared/conda/environments/global/dask/bin/python"
 GATEWAY = f"{ROOT}/gateway/"
@@ -23,6 +24,7 @@ gateway = Gateway({GATEWAY!r}, proxy_address="gateway://master.cluster.internal:
 def workers(client, number):
     deadline = time.monotonic() + 60
     while len(client.scheduler_info()["workers"]) != number and time.monotonic() < deadline:
+        client.submit(time.time, pure=False).result()  # one that has nothing to do would end
         time.sleep(0.1)
     return sorted(set(client.run(lambda: __import__("socket").gethostname()).values()))
 def say(*words):
@@ -38,12 +40,19 @@ def jobs(lab):
     return {line["id"]: line for line in lines}
 
 
+def memory(lab):
+    """Return how many MiB each node has for jobs."""
+    return int(lab.master.run(["sinfo", "--noheader", "--partition=main", "--format=%m"]).stdout.strip().rstrip("+"))
+
+
 @pytest.fixture(scope="module")
 def gateway(lab, hub):
     """Dask-Gateway, where clusters are idle soon; no cluster is left at the end."""
+    most = {"clusters": 2, "workers": 1, "cpus": 1, "memory": 100}
+    group = {"workers": 3, "cpus": 3, "memory": memory(lab) + 200}
 
     def cluster(pillar):
-        limits = {"limits": {"clusters": 2, "workers": 1}, "group_limits": {"physics": {"workers": 3}}}
+        limits = {"limits": most, "group_limits": {"physics": group}}
         return pillar | {"dask_gateway": {"idle_timeout": IDLE, "heartbeat": 3, "worker": {"memory": 500}, **limits}}
 
     with lab.pillar(cluster=cluster):
@@ -140,8 +149,7 @@ def test_a_cluster_from_a_notebook(lab, gateway, browser):
 
 def test_a_cluster_from_outside_grows_shrinks_and_outlives_the_gateway(lab, gateway, laptop):
     # Of a node's memory, so that each worker is on one of its own.
-    most = lab.master.run(["sinfo", "--noheader", "--partition=main", "--format=%m"]).stdout.strip().rstrip("+")
-    half = int(most) // 2 + 100
+    half = memory(lab) // 2 + 100
     script = f"""
 cluster = gateway.new_cluster(account="physics", memory={half})
 cluster.scale(2)
@@ -179,7 +187,8 @@ HEALTH = ["python3", "-c", f"import urllib.request; urllib.request.urlopen('{GAT
     [
         ({"account": "biology"}, "'biology' is not a valid option for account"),
         ({"partition": "nowhere"}, "'nowhere' is not a valid option for partition"),
-        ({"memory": 10**8}, "MiB of memory is too much: "),
+        ({"memory": 10**8}, f"{10**8} MiB of memory is too much: all workers of a cluster together get "),
+        ({"cpus": 4}, "4 CPUs is too much: all workers of a cluster together get 3."),
         ({"time": 25}, "25 h of time is too much: physics may use main for 24 h."),
         ({"gpus": 1}, "1 GPUs is too much: physics gets 0 at most in main."),
         ({"environment": "/tmp/evil"}, "is not a valid option for environment"),
@@ -203,24 +212,28 @@ def test_who_is_refused_altogether(gateway):
     assert (nothing.status_code, "no account" in nothing.json()["error"]) == (403, True)
 
 
-def test_limits_of_clusters_and_workers(lab, gateway, laptop):
-    script = """
+def test_limits_of_clusters_workers_cpus_and_memory(lab, gateway, laptop):
+    script = f"""
+def told(number, **options):
+    cluster = gateway.new_cluster(account="physics", **options)
+    with warnings.catch_warnings(record=True) as caught:
+        cluster.scale(number)
+    cluster.shutdown()
+    return str(caught[0].message)
 clusters = [gateway.new_cluster(account="physics") for _ in range(2)]
 try:
     gateway.submit(account="physics")
 except ValueError as error:
-    told = str(error)
+    refused = str(error)
 for cluster in clusters:
     cluster.shutdown()
-cluster = gateway.new_cluster(account="physics")
-with warnings.catch_warnings(record=True) as caught:
-    cluster.scale(4)
-say(told, str(caught[0].message))
-cluster.shutdown()
+say(refused, told(4), told(2, cpus=2), told(2, memory={memory(lab)}))
 """
-    clusters, workers = answer(laptop, gateway.token("marie"), script)
+    clusters, workers, cpus, most = answer(laptop, gateway.token("marie"), script)
     assert "You have 2 clusters, which is as many as you may have." in clusters
-    assert "would exceed resource limit of 3 workers" in workers, workers
+    assert "would exceed resource limit of 3 workers" in workers
+    assert "would exceed resource limit of 1 workers" in cpus, "each with 2 CPUs, of 3"
+    assert "would exceed resource limit of 1 workers" in most, "each with all memory of a node"
     lab.wait_for("no job is left", lambda: not jobs(lab))
 
 

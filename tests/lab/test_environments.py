@@ -5,8 +5,9 @@ import copy
 import pytest
 import yaml
 
+from tests.lab.browser import signed_in
 from tests.lab.harness import settings
-from tests.lab.hub import choose, lab_is_there, new_notebook, run_cell, signed_in
+from tests.lab.hub import choose, lab_is_there, new_notebook, run_cell
 
 DECLARED = yaml.safe_load((settings.REPOSITORY / "pillar/environments.sls").read_text())
 LINK = "/opt/qhub/shared/conda/environments/global/analysis"

@@ -8,6 +8,7 @@ from tests.lab.conftest import parse
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings, site
 from tests.lab.harness.shell import wait_for
+from tests.lab.prometheus import ask
 
 
 def fingerprint(node):
@@ -41,10 +42,20 @@ def w3(lab):
         node.destroy()
 
 
+def scraped(master):
+    """The nodes that Prometheus asks, and whether they answer: ``{name: "up", ...}``."""
+    targets = ask(master, "targets?state=active&scrapePool=node")["activeTargets"]
+    return {target["labels"]["instance"]: target["health"] for target in targets}
+
+
 def test_a_third_machine_joins_and_leaves(lab, master, w3):
     before = [fingerprint(worker) for worker in lab.workers]
+    running = ["systemctl", "show", "prometheus", "-p", "ExecMainStartTimestamp"]
+    prometheus = master.run(running).stdout
 
     the_lab.add(master, w3)  # one salt-ssh command, then it is only waited
+    interval = 15
+    wait_for("w3 is scraped", lambda: scraped(master).get("w3") == "up", timeout=interval + 5)
     job, output = lab.job("ada", "--nodelist=w3", "hostname")
     assert output.split() == ["w3"]
     assert [fingerprint(worker) for worker in lab.workers] == before
@@ -59,6 +70,8 @@ def test_a_third_machine_joins_and_leaves(lab, master, w3):
     assert "w3" not in master.run(["sinfo", "-h", "-N", "-o", "%N"]).stdout.split()
     assert "w3" not in master.run(["salt-key", "--list=all", "--out=json"]).stdout
     assert "w3" not in master.run(["cat", "/etc/qhub/members.hosts"]).stdout
+    wait_for("w3 is scraped no more", lambda: "w3" not in scraped(master), timeout=interval + 5)
+    assert master.run(running).stdout == prometheus, "it was not restarted"
     left_over = master.run(["find", "/etc/salt/pki", "-name", "w3*"]).stdout
     assert left_over == ""
     assert w3.run(["systemctl", "is-active", "slurmd"], check=False).stdout.strip() == "inactive"
@@ -98,7 +111,18 @@ def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):
     try:
         out = worker.run(["salt-call", "--out=json", "--log-level=quiet", "pillar.items", "unmask=True"]).stdout
         seen = json.loads(out[out.index("{") :])["local"]
-        assert set(seen) <= {"cluster", "artifacts", "nodes", "partitions", "roles", "secrets", "base", "nfs", "slurm"}
+        assert set(seen) <= {
+            "cluster",
+            "artifacts",
+            "nodes",
+            "partitions",
+            "roles",
+            "secrets",
+            "base",
+            "nfs",
+            "slurm",
+            "highstate_token",
+        }
         assert seen["roles"] == ["worker"]
         assert set(seen["secrets"]) == {"slurm_key"}
         refused = worker.run(["salt-call", "--retcode-passthrough", "--log-level=quiet", "state.apply"], check=False)

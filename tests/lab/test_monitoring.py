@@ -5,9 +5,9 @@ import json
 import pytest
 import requests
 
-from tests.lab.browser import page
+from tests.lab.browser import ROOT, page, signed_in
 from tests.lab.harness import settings
-from tests.lab.hub import CA, ROOT, signed_in
+from tests.lab.hub import CA
 from tests.lab.prometheus import ask
 
 PAGE = f"{ROOT}/monitoring/"
@@ -15,7 +15,17 @@ PAGE = f"{ROOT}/monitoring/"
 
 def test_everything_is_scraped(lab, master):
     """What Prometheus cannot reach would be missed only when it is needed."""
-    scraped = {"alertmanager", "conda-store", "jupyterhub", "keycloak", "node", "prometheus", "sshgate", "traefik"}
+    scraped = {
+        "alertmanager",
+        "conda-store",
+        "jupyterhub",
+        "keycloak",
+        "node",
+        "prometheus",
+        "salt",
+        "sshgate",
+        "traefik",
+    }
 
     def unhealthy():
         targets = ask(master, "targets?state=active")["activeTargets"]
@@ -67,8 +77,8 @@ def test_who_is_not_signed_in_is_told_nothing(browser, tmp_path, master):
     address = f"https://{settings.ADDRESSES['master']}/monitoring/"
     forged = {"X-Remote-User": "ada", "OIDC_CLAIM_roles": "admin", "Cookie": "mod_auth_openidc_session=ada"}
     for path in ("api/v1/query?query=up", "metrics", "federate?match[]=up", "login/../metrics", "-/healthy", "LOGIN/"):
-        for headers in ({}, forged):
-            headers = {"Host": "master.cluster.internal", **headers}
+        for more in ({}, forged):
+            headers = {"Host": "master.cluster.internal", **more}
             answer = requests.get(address + path, verify=ca, timeout=30, allow_redirects=False, headers=headers)
             assert answer.status_code in (302, 401, 404), (path, answer.status_code)
             assert answer.headers.get("Location", f"{ROOT}/auth/").startswith(f"{ROOT}/auth/")

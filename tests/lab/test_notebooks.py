@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.browser import page
+from tests.lab.browser import ROOT, page, signed_in
 from tests.lab.harness import settings
-from tests.lab.hub import ROOT, SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell, signed_in
+from tests.lab.hub import SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell
 
 CELL = """import os, socket
 print(socket.gethostname(), os.getuid(), os.environ["SLURM_JOB_ID"], oct(os.umask(7)))"""

@@ -8,12 +8,10 @@ import urllib.parse
 
 import pytest
 
-from tests.lab.browser import one_time_password, page
+from tests.lab.browser import CHOSEN, ROOT, choose_password, fill, first_password, one_time_password, page
 
-ROOT = "https://master.cluster.internal"
 REALM = f"{ROOT}/auth/realms/qhub"
 ACCOUNT = f"{REALM}/account/"
-CHOSEN = "a Password of 3 words"
 
 
 @pytest.fixture
@@ -34,29 +32,11 @@ def sign_in(browser):
         context.__exit__(None, None, None)
 
 
-def fill(shown, name, password):
-    shown.get_by_label("Username").fill(name)
-    shown.locator("#password").fill(password)
-    shown.get_by_role("button", name="Sign In").click()
-
-
-def first_password(lab, name):
-    """Return the password that the administrator is shown, once."""
-    out = lab.master.run(["qhub-keycloak", "password", name]).stdout
-    return next(word for line in out.splitlines() if "assword" in line for word in [line.split()[-1]])
-
-
 def settle(lab, sign_in, name, password=CHOSEN):
     """Let a person choose a password at the first sign-in; return the page."""
     shown = sign_in(name, first_password(lab, name))
-    choose(shown, password)
+    choose_password(shown, password)
     return shown
-
-
-def choose(shown, password=CHOSEN):
-    shown.locator("#password-new").fill(password)
-    shown.locator("#password-confirm").fill(password)
-    shown.get_by_role("button", name="Submit").click()
 
 
 def is_in(shown, name):
@@ -192,7 +172,7 @@ def test_administrators_need_a_one_time_password_where_the_site_says_so(lab, sig
         secret = shown.locator("#kc-totp-secret-key").inner_text()
         shown.locator("#totp").fill(one_time_password(secret))
         shown.get_by_role("button", name="Submit").click()
-        choose(shown)
+        choose_password(shown)
         is_in(shown, "ada")
         again = sign_in("ada", CHOSEN)
         again.locator("#otp").fill("000000")

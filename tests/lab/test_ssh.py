@@ -23,6 +23,7 @@ import pytest
 
 from tests.lab import ssh
 from tests.lab.harness.shell import wait_for
+from tests.lab.hub import DRIVER_TOKEN, driven
 
 # Patience that tests have, too; room for many sessions from one address.
 SETTINGS = {
@@ -41,18 +42,19 @@ LIMITS = SETTINGS["limits"]
 BIG, SIZE = 100 << 20, 20 << 20
 DEAD = "/tmp/sshgate-1"  # what a job leaves that Slurm had to kill
 WRONG = "0123456789abcdef0123456789abcdef"
+OTHER_TOKEN = "token-of-another-service-of-tests"  # noqa: S105
+OTHER = f"""
+c.JupyterHub.services.append({{"name": "other", "api_token": "{OTHER_TOKEN}"}})
+scopes = ["access:servers", "servers", "read:users"]
+c.JupyterHub.load_roles.append({{"name": "other", "scopes": scopes, "services": ["other"]}})
+"""
 
 
 @pytest.fixture(scope="module")
 def hub(lab, tmp_path_factory):
-    ca = tmp_path_factory.mktemp("trust") / "ca.crt"
-    ca.write_text(lab.master.read("/usr/local/share/ca-certificates/qhub-ca.crt"))
-    found = ssh.Hub(lab.master, ca)
-    try:
-        found.open()
+    """The Hub, with a service that may do less than the driver."""
+    with driven(lab, tmp_path_factory.mktemp("hub"), OTHER) as found:
         yield found
-    finally:
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,6 @@ def gate(lab):
 @pytest.fixture(scope="module")
 def client(hub, gate, tmp_path_factory):
     found = ssh.Client(tmp_path_factory.mktemp("client"), gate.master, hub)
-    hub.wait()
     try:
         yield found
     finally:
@@ -82,16 +83,16 @@ def client(hub, gate, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ada(lab, hub, client):
     """Ada's notebook: the number of its job, and the machine that it runs on."""
-    hub.stop("ada")
+    hub.stop_server("ada")
     for worker in lab.workers:
         worker.run(["install", "-d", "-o", "ada", "-g", "ada", DEAD])
         worker.run(["touch", "--date=yesterday", DEAD])
     begun = time.monotonic()
-    hub.start("ada")
+    hub.start_server("ada")
     print(f"\na notebook in {time.monotonic() - begun:.1f} s")
-    job, node = hub.job("ada")
-    yield types.SimpleNamespace(job=job, node=lab.node(node))
-    hub.stop("ada")
+    job = hub.jobs()["ada"]
+    yield types.SimpleNamespace(job=job["id"], node=lab.node(job["host"]))
+    hub.stop_server("ada")
     lab.master.run(["sh", "-c", "cd /home/ada && rm -rf umask by-scp by-rsync unix.socket"])
 
 
@@ -462,8 +463,8 @@ def left_behind(lab, hub, user):
     for worker in lab.workers:
         lines = worker.run(["pgrep", "-u", user, "-a"], check=False).stdout.splitlines()
         found += [line for line in lines if not re.search(PROCESSES_OF_A_NOTEBOOK, line)]
-    if notebook := hub.job(user):
-        found += lab.node(notebook[1]).run(["ls", f"/tmp/sshgate-{notebook[0]}/keys"]).stdout.split()
+    if notebook := hub.jobs().get(user):
+        found += lab.node(notebook["host"]).run(["ls", f"/tmp/sshgate-{notebook['id']}/keys"]).stdout.split()
     return found
 
 
@@ -480,16 +481,16 @@ def test_a_client_that_is_killed_leaves_nothing_behind(client, gate, hub, ada, l
 
 def test_a_stopped_server_is_started_and_the_client_told(client, hub):
     """Two come at once, of which sftp has to be silent."""
-    hub.stop("marie")
+    hub.stop_server("marie")
     sftp = ["sftp", "-q", "-F", client.config, f"marie@{ssh.NAME}"]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         silent = pool.submit(client.run, "marie", sftp, input=b"pwd\n")
         told = client.ssh("marie", "echo $SLURM_JOB_ID; exit 2")
-    job, node = hub.job("marie")
-    assert (told.returncode, told.stdout.decode()) == (2, f"{job}\n"), told
+    job = hub.jobs()["marie"]
+    assert (told.returncode, told.stdout.decode()) == (2, f"{job['id']}\n"), told
     said = told.stderr.decode()
     assert said.startswith("Starting your notebook server ...\n"), said
-    assert f"Job {job} runs on {node}" in said
+    assert f"Job {job['id']} runs on {job['host']}" in said
     assert (silent.result().returncode, silent.result().stderr) == (0, b""), silent.result()
     assert b"/home/marie" in silent.result().stdout
     assert client.ssh("marie", "true").stderr == b"", "now it runs"
@@ -502,7 +503,7 @@ def test_a_server_that_cannot_start_says_why(client):
 
 
 def expired(hub):
-    token = hub.token("ada", expires_in=1).value
+    token = hub.token("ada", expires_in=1)
     wait_for("it has expired", lambda: not hub.ask("GET", "user", token=token, check=False).ok)
     return token
 
@@ -520,11 +521,11 @@ def test_another_token_is_refused(client, gate, hub, ada):
         "none": "",
         "hostile": "a\rX-Evil: yes",
         "expired": expired(hub),
-        "another's": hub.standing("marie"),
-        "of a service": hub.other,
-        "of an administrator's service": hub.driver,
+        "another's": hub.standing_token("marie"),
+        "of a service": OTHER_TOKEN,
+        "of an administrator's service": DRIVER_TOKEN,
         "of a notebook server": of_the_server(ada),
-        "for less": hub.token("ada", scopes=["read:users!user=ada"]).value,
+        "for less": hub.token("ada", scopes=["read:users!user=ada"]),
     }
     assert len(set(tokens.values())) == len(tokens)
     addresses = {kind: client.another_address() for kind in tokens}
@@ -603,7 +604,7 @@ def test_the_log_knows_the_clients_address_and_no_token(client, gate, ada, lab):
 
     wait_for("the end is in the log", lambda: events() == ["login", "session", "end"])
     for node in (lab.master, *lab.workers):
-        assert client.hub.standing("ada") not in node.run(["journalctl", "-q", "-o", "cat", "--boot"]).stdout
+        assert client.hub.standing_token("ada") not in node.run(["journalctl", "-q", "-o", "cat", "--boot"]).stdout
 
 
 NAMES_A_CLIENT = """\
@@ -676,7 +677,7 @@ def test_strangers_do_not_stay(strangers):
 
 
 def test_fifty_sessions_at_once_and_no_more_than_ones_own(client, gate, hub, ada, lab):
-    hub.start("marie")
+    hub.start_server("marie")
     lab.master.run(["systemctl", "restart", "sshgate"])
     client.ssh("ada", "true")
     wait_for("it is out", lambda: gate.metrics()["sshgate_sessions"] == 0)
@@ -715,7 +716,7 @@ def test_fifty_sessions_at_once_and_no_more_than_ones_own(client, gate, hub, ada
 
 def test_use_of_a_session_is_activity(client, hub, ada):
     def last():
-        return hub.servers("ada")[""]["last_activity"]
+        return hub.server("ada")["last_activity"]
 
     before = last()
     with client.running("ada", "while sleep 0.5; do echo; done"):
@@ -724,8 +725,8 @@ def test_use_of_a_session_is_activity(client, hub, ada):
 
 def test_a_revoked_token_ends_its_sessions_and_no_others(client, hub, ada):
     token = hub.token("ada")
-    other, process = held(client), held(client, token=token.value)
-    hub.ask("DELETE", f"users/ada/tokens/{token.id}")
+    other, process = held(client), held(client, token=token)
+    hub.revoke(token)
     status, said = ended(process)
     assert (status, "sshgate: your token is not valid any more" in said) == (255, True), said
     assert other.poll() is None
@@ -762,8 +763,8 @@ def test_who_is_removed_from_the_pillar_is_out(client, hub, lab):
         del pillar["users"]["marie"]
         return pillar
 
-    hub.start("marie")
-    token = hub.standing("marie")
+    hub.start_server("marie")
+    token = hub.standing_token("marie")
     process = held(client, "marie")
     here = ["people.source,people,jupyterhub"]  # of what orch.apply does, what ends it
     try:
@@ -772,11 +773,11 @@ def test_who_is_removed_from_the_pillar_is_out(client, hub, lab):
             status, said = ended(process)
             assert (status, "sshgate: your " in said) == (255, True), said
             wait_for("her token is dead", lambda: not hub.ask("GET", "user", token=token, check=False).ok)
-            wait_for("her job is gone", lambda: not hub.job("marie"))
+            wait_for("her job is gone", lambda: "marie" not in hub.jobs())
             again = client.ssh("marie", "true", token=token, options=client.another_address())
             assert (again.returncode, b"Permission denied" in again.stderr) == (255, True), again
     finally:
-        del hub.tokens["marie"]
+        del hub.standing["marie"]
         lab.apply("master", here)
 
 

@@ -5,6 +5,7 @@ import pytest
 from tests.lab.harness import settings
 from tests.lab.harness.shell import run
 
+KEY = "/home/marie/key-of-tests"  # where people have one who go on from the master
 NEVER_ASK = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20")
 
 
@@ -32,7 +33,10 @@ def ssh(lab, tmp_path_factory):
 
     with lab.pillar(users=with_keys):
         lab.orchestrate("orch.apply")
+        lab.master.write(KEY, (home / "key").read_text(), mode="0600")
+        lab.master.run(["chown", "marie:", KEY])
         yield ssh
+    lab.master.run(["rm", KEY])
     lab.orchestrate("orch.apply")
     assert "marie" not in lab.node("w1").read("/etc/ssh/people_keys")
 
@@ -54,6 +58,9 @@ def test_a_worker_takes_who_has_a_job_there(lab, ssh):
         lab.wait_for("the job runs", lambda: squeue(lab, job) == "R")
         done = ssh("marie", "hostname; echo $SLURM_JOB_ID", host="w1")
         assert (done.returncode, done.stdout.split()) == (0, ["w1", job]), done.stderr
+        for name in ("w1", "w1.cluster.internal", settings.ADDRESSES["w1"]):
+            done = ssh("marie", f"ssh -i {KEY} -o BatchMode=yes {name} hostname")
+            assert (done.returncode, done.stdout.split()) == (0, ["w1"]), "the master knows it: " + done.stderr
         inside = lab.node("w1").run(["scontrol", "listpids", job]).stdout
         assert "extern" in inside
         assert ssh("ada", "true", host="w1").returncode == 255, "whose job it is not"

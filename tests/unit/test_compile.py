@@ -294,3 +294,32 @@ def test_nothing_goes_unchecked():
         if UNSAFE.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_a_node_watches_services_that_its_roles_run(compilers, role):
+    highstate = compilers(role, "minimal")
+    names = [name for each, name in cases() if each == role and not name.startswith("bootstrap")]
+    running = {
+        chunk.get("name", chunk["__id__"])
+        for name in names
+        for chunk in every(compiled(highstate, name)[0], "service", "running")
+    }
+    declared = yaml.safe_load((ROOT / "formulas/salt/defaults.yaml").read_text())["default"]["services"][role]
+    assert sorted(set(declared) - running) == []
+
+
+@pytest.mark.parametrize(
+    ("highstate", "message"),
+    [
+        ({"mode": "yes"}, "salt.highstate.mode: yes is not allowed: test, enforce or 'off'"),
+        ({"interval": 5}, "salt.highstate.interval: 5 is not allowed: seconds from 10"),
+        ({"interval": None}, "salt.highstate.interval: None is not allowed: seconds from 10"),
+        ({"splay": -1}, "salt.highstate.splay: -1 is not allowed: seconds from 0"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(compilers, highstate, message):
+    worker = compilers("worker", "minimal", node=message)  # one of its own: settings are imported once
+    worker.state.opts["pillar"]["salt"] = {"highstate": highstate}
+    _, errors = worker.render_highstate({"base": ["salt.minion"]})
+    assert message in errors[0]

@@ -62,7 +62,7 @@ def test_each_id_gets_its_own_files(site):
     master, worker = site.pillar(), site.pillar("w1")
     people = {"users", "groups", "accounts", "qos", "realm", "environments", "backup", "monitoring"}
     assert set(master) - set(worker) == people | {"members", "keycloak_realm", "conda_store_env"}
-    assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles"}
+    assert set(worker) == {"cluster", "artifacts", "nodes", "partitions", "secrets", "roles", "highstate_token"}
     assert (master["roles"], worker["roles"]) == (["master"], ["worker"])
     assert set(worker["secrets"]) == {"slurm_key"}
     assert site.pillar("stranger") == {}

@@ -18,6 +18,7 @@ CUSTOMIZE = (
     "rm -f $1/etc/machine-id $1/etc/ssh/ssh_host_* && : > $1/etc/machine-id",
     "chroot $1 systemctl enable systemd-networkd.service",
 )
+WITHOUT = [f"--without={name}" for name in settings.ABSENT_PROGRAMS]
 
 
 def base():
@@ -62,7 +63,7 @@ def mirror():
         stamp.unlink(missing_ok=True)
         with step("Fetching programs"):  # here, where every registry's client is; the script below finds them done
             fetch = settings.REPOSITORY / "salt/bootstrap/fetch.py"
-            run([sys.executable, fetch, "download", directory / "artifacts"], timeout=900)
+            run([sys.executable, fetch, "download", directory / "artifacts", *WITHOUT], timeout=900)
         with step("Filling the package mirror"), tempfile.TemporaryDirectory(dir=settings.CACHE) as scratch:
             _fill(directory, Path(scratch))
         stamp.write_text(digest)
@@ -79,7 +80,7 @@ def _fill(directory, scratch):
             script = f"{settings.CHECKOUT}/salt/bootstrap/mirror.py"
             environment = {k: v for k, v in os.environ.items() if k != "PIP_FIND_LINKS"}
             run(
-                ["chroot", root, "python3", script, settings.MIRROR, *settings.TEST_NODE_PACKAGES],
+                ["chroot", root, "python3", script, settings.MIRROR, *settings.TEST_NODE_PACKAGES, *WITHOUT],
                 timeout=1800,
                 env=environment,
             )

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import time
 
 from . import image, network, settings, site
 from .node import Node, machines
@@ -52,6 +53,7 @@ def up():
     for worker in workers:
         with step(f"Adding {worker.name}"):
             add(master, worker)
+    print(healthy(master), file=sys.stderr)
     COMPLETE.touch()
 
 
@@ -66,6 +68,16 @@ def in_service(master, name):
     """Whether the node has run the job that proves it, and the orchestration that brought it in is over."""
     joining = master.run(["test", "-e", f"/var/cache/salt/master/joining/{name}"], check=False).returncode == 0
     return not joining and name in master.run(["sinfo", "-h", "-N", "-o", "%N"], check=False).stdout.split()
+
+
+def healthy(master):
+    """Return the doctor's page once it finds nothing wrong; raises ``RuntimeError`` with the page if it still does."""
+    deadline = time.monotonic() + 120
+    # What a highstate restarts at its end may be on its way.
+    while (found := master.run(["salt-run", "cluster.doctor"], check=False, timeout=120)).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the lab is not healthy\n{found.stdout}{found.stderr}")
+    return found.stdout
 
 
 def watched(machine, units, words, **options):

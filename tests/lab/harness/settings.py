@@ -47,6 +47,8 @@ TEST_PACKAGES = (
 )  # fmt: skip
 # What tests need in a machine of theirs beside what the formulas install.
 TEST_NODE_PACKAGES = ("slapd", "ldap-utils")
+# What the lab does without, as no registry carries it: its page for monitoring is Prometheus's own.
+ABSENT_PROGRAMS = ("grafana",)
 
 CHECKOUT = "/srv/qhub"  # where the repository is on the master
 MIRROR = "/srv/mirror"  # where every node finds the packages; there is no other source

@@ -9,3 +9,7 @@ prometheus:
   retention: {time: 1y, size: 100GB}
   rules: [{name: site, rules: [{alert: ScratchFull, expr: up == 0, for: 10m}]}]
   config: {global: {external_labels: {cluster: grace}}}
+exporters:
+  mysqld: {options: {collect.info_schema.tables: true, collect.info_schema.innodb_metrics: null}}
+  blackbox: {modules: {icmp: {prober: icmp}}, targets: {http: ["https://www.example.org/"], icmp: [10.20.0.1]}}
+slurm_exporter: {interval: 60}

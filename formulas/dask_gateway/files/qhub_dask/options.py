@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 from dask_gateway_server.options import Float, Integer, Options, Select
-from qhub_jobs.limits import Offer
+from qhub_jobs.limits import WHAT, Offer, Refused
 from qhub_jobs.people import unix_groups
 from qhub_jobs.slurm import SlurmError, limits
 
@@ -60,6 +60,7 @@ class Choice:
         # No nanny: Slurm and the gateway see to workers, and who is gone is replaced. And where Debian's Python 3.13
         # meets OpenSSL 3.5, a connection that ends, as a nanny's first one does, takes others of the scheduler with it.
         def configuration(chosen, _user):
+            number = workers(most, {"cpus": chosen["cpus"], "memory": chosen["memory"]})
             asked = {key: chosen[key] for key in ("account", "partition", "qos", "time", "cpus", "memory", "gpus")}
             offer.checked({**asked, **settings["scheduler"], "gpus": 0})
             got = offer.checked(asked)
@@ -72,7 +73,7 @@ class Choice:
                 "scheduler_memory": settings["scheduler"]["memory"] * MIB,
                 "scheduler_cmd": [f"{known[chosen['environment']]}/bin/dask", "scheduler"],
                 "worker_cmd": [f"{known[chosen['environment']]}/bin/dask", "worker", "--no-nanny"],
-                "cluster_max_workers": workers(most, got["cpus"], got["memory"]),
+                "cluster_max_workers": number,
             }
 
         return Options(
@@ -86,8 +87,21 @@ class Choice:
         )
 
 
-def workers(most, cpus, memory):
-    """Return how many workers of so many CPUs and MiB a cluster may have, ``None`` for any number."""
+def workers(most, worker):
+    """Return how many such workers a cluster may have, ``None`` for any number.
+
+    most
+        What :func:`bounds` returns.
+    worker
+        ``{"cpus", "memory"}`` of one worker, memory in MiB.
+
+    Raises Refused if one is too many.
+    """
     found = [most["workers"]]
-    found += [most[key] // each for key, each in (("cpus", cpus), ("memory", memory)) if most[key] is not None]
+    for key, what in (("cpus", WHAT["cpu"]), ("memory", WHAT["mem"])):
+        if most[key] is None:
+            continue
+        if worker[key] > most[key]:
+            raise Refused(f"{worker[key]} {what} is too much: all workers of a cluster together get {most[key]}.")
+        found.append(most[key] // worker[key])
     return min((each for each in found if each is not None), default=None)

@@ -18,6 +18,7 @@ import secrets
 from urllib.parse import urlencode, urlsplit
 
 import requests
+from conda_store_server import api
 from conda_store_server.server import auth
 from conda_store_server.server import schema as auth_schema
 from fastapi import HTTPException
@@ -60,28 +61,38 @@ auth_schema.AuthenticationToken = RealmToken  # wherever conda-store makes or re
 
 
 class RealmTokens(auth.AuthenticationBackend):
-    """Refuses tokens of people who are no longer there, as tokens cannot be called back."""
+    """Refuses tokens of people who are no longer there or may do less than theirs says: none can be called back."""
 
-    people_file = Unicode(help="JSON list of the people who may come in.").tag(config=True)
+    people_file = Unicode(help="JSON: the people who may come in, and the paths of their groups in the realm.").tag(
+        config=True
+    )
 
     def authenticate(self, token):
         entity = super().authenticate(token)
-        if entity is None or entity.person is None or entity.person in self.people():
+        if entity is None or entity.person is None:
             return entity
-        return None
+        people = self.people()
+        groups = people.get(entity.person, [])
+        roles = {group.removeprefix("/") for group in groups}
+        now = RealmToken(
+            primary_namespace=entity.person,
+            role_bindings=role_bindings(entity.person, roles, groups, self.parent.shared_namespace, people),
+            person=entity.person,
+        )
+        return entity if self.parent.authorization.is_subset_entity_permissions(now, entity) else None
 
     def people(self):
         stamp = os.stat(self.people_file).st_mtime_ns  # noqa: PTH116
         if getattr(self, "_people", (None,))[0] != stamp:
             with open(self.people_file) as file:  # noqa: PTH123
-                self._people = stamp, frozenset(json.load(file))
+                self._people = stamp, json.load(file)
         return self._people[1]
 
 
 class RealmAuthorization(auth.RBACAuthorizationBackend):
     """
     Who makes a token out of another makes it for the same person and, short of admins, the same namespace. A namespace
-    that somebody may build in comes into being with the first environment.
+    that somebody may build in comes into being with signing in or, by token, with the first environment.
     """
 
     @default("role_mappings")
@@ -144,6 +155,7 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         bindings = role_bindings(person, roles, groups, self.shared_namespace, people)
         if not bindings or person not in people:
             raise HTTPException(403, f"{person} has no role in conda-store.")
+        await run_in_threadpool(self.make_namespaces, bindings)
         lifetime = datetime.timedelta(hours=self.session_hours)
         token = RealmToken(
             exp=datetime.datetime.now(datetime.timezone.utc) + lifetime,
@@ -181,6 +193,13 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
         if elsewhere or not there.path.startswith(here.path) or not re.fullmatch(r"[\w.~%/?&=+,:@-]*", address):
             return None
         return there._replace(scheme=here.scheme, netloc=here.netloc).geturl()
+
+    def make_namespaces(self, bindings):
+        """Make the namespaces that somebody with these role bindings builds in: the page offers what there is."""
+        with self.authentication_db() as database:
+            for names, roles in bindings.items():
+                if names != "*/*" and roles != ["viewer"]:
+                    api.ensure_namespace(database, names.removesuffix("/*"))
 
     def claims(self, code, verifier):
         """Return what the realm says of who signed in."""

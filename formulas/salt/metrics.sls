@@ -1,0 +1,8 @@
+# What Prometheus asks the Salt master's daemon.
+{% from "salt/map.jinja" import salt_settings %}
+{% from "prometheus/macros.jinja" import scrape %}
+
+include:
+  - prometheus
+
+{{ scrape("salt", {"static_configs": [{"targets": ["127.0.0.1:" ~ salt_settings.metrics_port]}]}) }}

@@ -1,0 +1,136 @@
+"""
+Checks of the front door: that it is there, its certificate, and that behind each path is who belongs there.
+"""
+
+import datetime
+import html
+import re
+import socket
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+
+from .ask import TRUSTED, exchange, fetch, fetch_json, reason, words
+from .engine import Absent, Fault
+
+#: Days that a certificate has to be valid still.
+DAYS = 14
+#: Its ports with TLS; that of Dask is the same to who names no cluster.
+PORTS = (443, 8786)
+#: The certificates of the authority and of services, where they are.
+AUTHORITY, SERVICES = Path("/var/lib/qhub/files/ca/ca.crt"), Path("/etc/qhub/tls")
+
+
+def traefik(site):
+    """The front door runs, and has routes that are sound."""
+    fetch("http://127.0.0.1:8082/ping")
+    found = fetch_json("http://127.0.0.1:8082/api/http/routers") + fetch_json("http://127.0.0.1:8082/api/tcp/routers")
+    wrong = [
+        f"{each['name']}: {'; '.join(each.get('error', [each['status']]))}"
+        for each in found
+        if each["status"] != "enabled"
+    ]
+    if wrong:
+        raise Fault(*wrong)
+    return f"{len(found)} routes"
+
+
+def certificates(site):
+    """Every certificate is for its name, from whom the nodes trust, and valid for some time."""
+    ends = {f"port {port}": presented(site, port) for port in PORTS}
+    for path in (AUTHORITY, *sorted(SERVICES.glob("*.crt"))):
+        ends[str(path)] = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    now = datetime.datetime.now(datetime.timezone.utc)
+    wrong = [line for line in (soon(name, end, now) for name, end in ends.items()) if line]
+    if wrong:
+        raise Fault(*wrong)
+    return f"valid until {min(ends.values()):%Y-%m-%d} at least"
+
+
+def presented(site, port):
+    """Return when the certificate ends that the front door shows at a port, once it is verified."""
+    context = ssl.create_default_context(cafile=TRUSTED)
+    try:
+        with socket.create_connection((site.address, port), 10) as plug, context.wrap_socket(
+            plug, server_hostname=site.public_name
+        ) as tls:  # fmt: skip
+            return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True)).not_valid_after_utc
+    except OSError as error:
+        raise Fault(f"port {port}, {site.public_name}: {reason(error)}") from None
+
+
+def soon(name, end, now):
+    """Return that something ends soon, ``None`` if it does not."""
+    days = (end - now).total_seconds() / 86400
+    if days > DAYS:
+        return None
+    return f"{name}: its certificate " + (f"ended on {end:%Y-%m-%d}" if days < 0 else f"ends in {days:.0f} days")
+
+
+def realm(site):
+    """Behind /auth/ is the people's realm."""
+    found = fetch_json(f"{site.realm}/.well-known/openid-configuration")
+    if found.get("issuer") != site.realm:
+        raise Fault(f"{site.realm} says that it is {found.get('issuer')}")
+    return site.realm
+
+
+def hub(site):
+    """Behind / is the Hub, which lets people sign in."""
+    answer = fetch(f"https://{site.public_name}/", expect=(302,))
+    if "X-JupyterHub-Version" not in answer.headers:
+        raise Fault(f"https://{site.public_name}/: another service's answer: {words(answer.text)}")
+    return sign_in(site, "/hub/oauth_login")
+
+
+def conda_store(site):
+    """Behind /conda-store/ is conda-store, which lets people sign in."""
+    url = f"https://{site.public_name}/conda-store/api/v1/"
+    if fetch_json(url).get("status") != "ok":
+        raise Fault(f"{url}: another service's answer")
+    return sign_in(site, "/conda-store/login/")
+
+
+def gateway(site):
+    """Behind /gateway/ is Dask-Gateway."""
+    url = f"https://{site.public_name}/gateway/api/health"
+    if fetch_json(url).get("status") != "pass":
+        raise Fault(f"{url}: another service's answer")
+    return "answers"
+
+
+def monitoring(site):
+    """Behind /monitoring/ is the page of monitoring, which lets people sign in."""
+    page = site.pillar.get("monitoring", {}).get("page")
+    if page not in ("prometheus", "grafana"):
+        raise Absent
+    return sign_in(site, "/monitoring/login/generic_oauth" if page == "grafana" else "/monitoring/")
+
+
+def ssh(site):
+    """Behind port 8022 is the SSH gateway."""
+    banner = exchange((site.address, 8022)).decode(errors="replace").strip()
+    if not banner.startswith("SSH-2.0-"):
+        raise Fault(f"port 8022: {words(banner) or 'it hung up'}")
+    return banner
+
+
+def sign_in(site, path):
+    """Go where a service sends a browser that signs in, which is to be the realm's page to do that."""
+    there = f"https://{site.public_name}{path}"
+    answer = fetch(there, expect=(302, 303, 307))
+    location = answer.headers.get("Location", "")
+    if not location.startswith(f"{site.realm}/protocol/openid-connect/auth?"):
+        raise Fault(f"{there} does not lead to {site.realm}, but to {location.partition('?')[0]}")
+    page = fetch(location, expect=(200, 302, 303, 400, 403, 404, 500))
+    if page.status >= 400 or (page.status == 200 and "/login-actions/authenticate" not in page.text):
+        advice = "salt-call state.apply keycloak.realm; journalctl -n 30 -u keycloak"
+        raise Fault(f"{there}: the realm refuses: {refusal(page.text)}", advice=advice)
+    return "lets people sign in"
+
+
+def refusal(page):
+    """Return what a page of Keycloak's says is wrong."""
+    found = re.search(r'class="[^"]*instruction[^"]*"[^>]*>(.*?)<', page, re.DOTALL)
+    return html.unescape(words(found[1] if found else re.sub(r"<[^>]*>", " ", page)))

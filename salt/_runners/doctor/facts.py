@@ -1,0 +1,143 @@
+"""
+What a node says of itself, as one line of JSON. The doctor runs this on every node, as root, by the node's own Python:
+
+    python3 -c PROGRAM '{"directories": ["/"], "names": ["w1"], "secrets": ["/etc/*.key"], "people": [1000, 9999],
+                         "shared": {"/home": ["mark", true]}}'
+"""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+#: Seconds for each of what is asked; a file server that does not answer holds up nothing else.
+PATIENCE = 5
+
+
+def space(directory):
+    """Return the room on the file system of a directory: bytes and inodes, free and in all."""
+    if not Path(directory).is_dir():
+        return None
+    found = os.statvfs(directory)
+    return {
+        "device": Path(directory).stat().st_dev,
+        "free": found.f_bavail * found.f_frsize,
+        "size": found.f_blocks * found.f_frsize,
+        "free_inodes": found.f_favail,
+        "inodes": found.f_files,
+    }
+
+
+def address(name):
+    """Return the address that a name is looked up as."""
+    return socket.gethostbyname(name)
+
+
+def shared(directory, mark, writable):
+    """Return whether the master's directory ``mark`` is in a directory here, and leave the host's name in it."""
+    path = Path(directory, mark)
+    if not path.is_dir():
+        return "does not show what the master wrote there"
+    if writable:
+        (path / socket.gethostname()).touch()
+    return ""
+
+
+def open_secrets(patterns, people):
+    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or one of ``people`` (first, last) has."""
+    found = []
+    for pattern in patterns:
+        for path in Path("/").glob(pattern.lstrip("/")):
+            held = path.lstat()
+            person = any(people[0] <= each <= people[1] for each in (held.st_uid, held.st_gid))
+            if stat.S_ISREG(held.st_mode) and (held.st_mode & 0o007 or person):
+                found.append([str(path), stat.S_IMODE(held.st_mode), held.st_uid])
+    return found
+
+
+def command(*words):
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    return done.stdout
+
+
+def units():
+    """Return ``{unit: state}`` of units that failed, that are enabled and do not run, or that start again and again."""
+    options = ("--plain", "--no-legend", "--no-pager")
+    enabled = command("systemctl", "list-unit-files", *options, "--state=enabled", "--type=service,socket,automount")
+    failed = command("systemctl", "list-units", *options, "--state=failed,auto-restart")
+    names = {line.split()[0] for line in (enabled + failed).splitlines() if line.strip()}
+    names = sorted(name for name in names if "@." not in name)
+    asked = "--property=Id,ActiveState,SubState,Type,ConditionResult,Result"
+    return troubled(command("systemctl", "show", asked, *names)) if names else {}
+
+
+def troubled(shown):
+    """Return ``{unit: state}`` of those that are in trouble among what ``systemctl show`` printed."""
+    found = {}
+    for block in shown.strip().split("\n\n"):
+        unit = dict(line.split("=", 1) for line in block.splitlines())
+        active, sub = unit["ActiveState"], unit["SubState"]
+        if active == "failed":
+            found[unit["Id"]] = "failed (" + unit.get("Result", "") + ")"
+        elif sub == "auto-restart":
+            found[unit["Id"]] = "starts again and again (" + unit.get("Result", "") + ")"
+        # What runs once has ended; what systemd was not to start is not missed.
+        elif active == "inactive" and unit.get("Type") != "oneshot" and unit["ConditionResult"] == "yes":
+            found[unit["Id"]] = "stopped"
+    return found
+
+
+def is_in_time():
+    """Return whether chrony follows a time server; ``None`` where there is no chrony."""
+    try:
+        return "Not synchronised" not in command("chronyc", "-n", "tracking")
+    except OSError:
+        return None
+
+
+def all_of(asked):
+    """Return ``{key: function}`` of all that is asked; each of them may hang."""
+    tasks = {("units", ""): units, ("in_time", ""): is_in_time}
+    tasks["secrets", ""] = lambda: open_secrets(asked["secrets"], asked["people"])
+    for each in asked["directories"]:
+        tasks["space", each] = lambda each=each: space(each)
+    for each in asked["names"]:
+        tasks["names", each] = lambda each=each: address(each)
+    for each, (mark, writable) in asked["shared"].items():
+        tasks["shared", each] = lambda each=each, mark=mark, writable=writable: shared(each, mark, writable)
+    return tasks
+
+
+def answers(tasks):
+    """Return ``{kind: {name: [answer, error]}}``, whatever hangs."""
+    found = {}
+
+    def make(key, task):
+        try:
+            found[key] = [task(), None]
+        except Exception as error:
+            found[key] = [None, getattr(error, "strerror", None) or str(error)]
+
+    threads = [threading.Thread(target=make, args=item, daemon=True) for item in tasks.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE + 1
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    kinds = {}
+    for kind, name in tasks:
+        late = [None, f"no answer within {PATIENCE + 1} s"]
+        kinds.setdefault(kind, {})[name] = found.get((kind, name), late)
+    return kinds
+
+
+if __name__ == "__main__":
+    facts = answers(all_of(json.loads(sys.argv[1])))
+    # The clock last: what follows until the master has this is short.
+    print(json.dumps({**facts, "now": time.time()}), flush=True)
+    os._exit(0)  # whatever still hangs

@@ -1,0 +1,113 @@
+"""
+Checks of Slurm.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from .ask import command, connect
+from .engine import Fault
+from .nodes import count, tell
+
+#: Of Slurm's node states: those in which a node gets jobs, or has them.
+SERVES = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
+
+
+def slurmctld(site):
+    """slurmctld answers."""
+    return command("scontrol", "ping").stdout.strip()
+
+
+def slurmdbd(site):
+    """slurmdbd answers, and has the cluster."""
+    name = site.pillar["cluster"]["name"]
+    found = command("sacctmgr", "--noheader", "--parsable2", "show", "cluster", "format=cluster").stdout.split()
+    if name not in found:
+        raise Fault(
+            f"the cluster {name} is not among {', '.join(found) or 'none'}",
+            advice="salt-call state.apply slurm.accounting",
+        )
+    return f"has the cluster {name}"
+
+
+def slurmd(site):
+    """Each worker's slurmd listens."""
+    port = site.settings("slurm")["config"]["SlurmdPort"]
+
+    def refused(worker):
+        try:
+            connect((site.members[worker]["address"], port), timeout=3).close()
+        except Fault as fault:
+            return f"{worker}: {fault}"
+        return None
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = dict(zip(site.workers, pool.map(refused, site.workers), strict=True))
+    tell({worker: answer for worker, answer in answers.items() if answer})
+    return f"listens on {count(answers)}"
+
+
+def nodes(site):
+    """Each worker is in service."""
+    out = command("sinfo", "--noheader", "--Node", "--format=%N|%T|%E").stdout
+    wrong = out_of_service(out, site.workers)
+    if wrong:
+        advice = f"scontrol update nodename={','.join(sorted(wrong))} state=resume"
+        raise Fault(*(wrong[node] for node in sorted(wrong)), nodes=wrong, advice=advice)
+    return f"{count(site.workers)} in service"
+
+
+def out_of_service(sinfo, workers):
+    """Return ``{worker: why}`` of those that get no jobs, after ``sinfo``'s lines ``node|state|reason``."""
+    states = {name: rest for name, *rest in (line.split("|", 2) for line in sinfo.splitlines())}
+    wrong = {}
+    for worker in workers:
+        state, reason = states.get(worker, ("not there", "none"))
+        if state.rstrip("+~#!%$@^-") not in SERVES:
+            wrong[worker] = f"{worker} is {state}" + ("" if reason.lower() == "none" else f": {reason}")
+    return wrong
+
+
+def free(sinfo, workers):
+    """Return ``{partition: an idle node}`` after ``sinfo``'s lines ``partition|node|state``."""
+    rows = [line.split("|") for line in sinfo.splitlines()]
+    return {partition: node for partition, node, state in reversed(rows) if state == "idle" and node in workers}
+
+
+def jobs(site):
+    """A job runs in each partition that has a free node."""
+    out = command("sinfo", "--noheader", "--Node", "--format=%R|%N|%T").stdout
+    partitions = free(out, site.workers)
+    with ThreadPoolExecutor(8) as pool:
+        ran = dict(zip(partitions, pool.map(run, partitions, partitions.values()), strict=True))
+    wrong = [f"{partition}: {said}" for partition, (_, said) in ran.items() if said]
+    if wrong:
+        raise Fault(*wrong)
+    site.notes["jobs"] = [job for job, _ in ran.values() if job]
+    busy = sorted({line.split("|")[0] for line in out.splitlines()} - {p for p, (job, _) in ran.items() if job})
+    return f"ran in {', '.join(sorted(set(partitions) - set(busy))) or 'none'}" + (
+        f"; no free node: {', '.join(busy)}" if busy else ""
+    )
+
+
+def run(partition, node):
+    """Run a job as root; return ``(number, None)``, ``(None, None)`` if others have the node, else what Slurm said."""
+    limits = ("--nodes=1", "--ntasks=1", "--mem=1", "--time=1", "--immediate=5", "--chdir=/", "--job-name=doctor")
+    where = (f"--partition={partition}", f"--nodelist={node}")
+    done = command("srun", "--quiet", *where, *limits, "sh", "-c", "echo $SLURM_JOB_ID", check=False, timeout=15)
+    if done.returncode == 0:
+        return done.stdout.strip(), None
+    taken = command("sinfo", "--noheader", f"--nodes={node}", "--format=%T").stdout.strip() != "idle"
+    return None, None if taken else " ".join(done.stderr.split())
+
+
+def accounting(site):
+    """The job that ran is in the accounting."""
+    if not site.notes["jobs"]:
+        return "no job to look for"
+    job, deadline = site.notes["jobs"][0], time.monotonic() + 10
+    while (state := command("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").stdout.strip()) != "COMPLETED":
+        if time.monotonic() > deadline:
+            raise Fault(f"job {job} is {state or 'not there'} after 10 s")
+        time.sleep(0.2)
+    return f"has job {job}"

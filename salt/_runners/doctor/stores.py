@@ -1,0 +1,54 @@
+"""
+Checks of the databases, the queue and the file server.
+"""
+
+import struct
+
+from .ask import command, exchange
+from .engine import Absent, Fault
+
+
+def mariadb(site):
+    """MariaDB answers, and has the accounting database."""
+    name = site.settings("slurm")["database"]["config"]["StorageLoc"]
+    command("mariadb", "--connect-timeout=5", "--skip-column-names", f"--execute=USE `{name}`; SELECT 1")
+    return f"has {name}"
+
+
+def postgresql(site):
+    """PostgreSQL answers, and has the services' databases."""
+    ask = (
+        "psql",
+        "--no-psqlrc",
+        "--tuples-only",
+        "--no-align",
+        "--command=SELECT datname FROM pg_database",
+        "postgres",
+    )
+    found = command(*ask, user="postgres", group="postgres", extra_groups=[], cwd="/").stdout.split()
+    if missing := sorted({"keycloak", "jupyterhub", "conda-store"} - set(found)):
+        raise Fault(f"there is no database {', '.join(missing)}")
+    return "has keycloak, jupyterhub, conda-store"
+
+
+def redis(site):
+    """Redis answers."""
+    answer = exchange(site.settings("redis")["socket"], b"PING\r\n")
+    if not answer.startswith(b"+PONG"):
+        raise Fault(answer.decode(errors="replace").strip() or "it hung up")
+    return "answers"
+
+
+def nfs(site):
+    """The NFS server answers."""
+    settings = site.settings("nfs")
+    if not settings["server"]["implementation"]:
+        raise Absent
+    address = settings["server"]["listen"] or site.address
+    # RFC 5531: a call of procedure 0 of program 100003 (NFS), version 4, without credentials, as one fragment.
+    call = struct.pack(">10I", 1, 0, 2, 100003, 4, 0, 0, 0, 0, 0)
+    answer = exchange((address, 2049), struct.pack(">I", 0x80000000 | len(call)) + call)
+    # Accepted, and done.
+    if len(answer) < 28 or struct.unpack(">3I", answer[4:16]) != (1, 1, 0) or answer[24:28] != bytes(4):
+        raise Fault(f"{address}:2049: {answer.hex() or 'it hung up'}")
+    return ", ".join(sorted(export["path"] for export in settings["exports"].values() if export))

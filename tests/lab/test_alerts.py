@@ -1,0 +1,390 @@
+"""
+Faults, made for real, are told to somebody, and so is their end.
+
+What is shortened for the tests is patience: how often things are looked at and how long a fault has to last, not what
+the rules look for.
+"""
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+
+import pytest
+
+from tests.lab.harness import settings
+from tests.lab.prometheus import ask, firing
+
+FORMULAS = ["prometheus", "alertmanager", "exporters", "slurm_exporter"]
+METRICS = "/var/lib/prometheus/node-exporter"
+#: Alerts whose fault nobody can make here in minutes; tests/unit/rules shows that they fire.
+NOT_MADE = {
+    "NodeDiskFilling": "takes six hours",
+    "NodeMemoryFull": "would take the machine's memory from everything else on it",
+    "NodeClockOff": "all containers have one clock",
+    "SlurmSchedulerSlow": "takes a queue of tens of thousands of jobs",
+    "BackupNever": "takes 36 hours without a backup",
+}
+
+
+class Receiver:
+    """A webhook of the site's: it keeps what it is told, and ``answer`` is what it says to that."""
+
+    def __init__(self):
+        self.told, self.answer = [], 200
+        receiver = self
+
+        class Hook(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if receiver.answer == 200:
+                    receiver.told += [(alert["status"], alert["labels"]) for alert in message["alerts"]]
+                self.send_response(receiver.answer)
+                self.end_headers()
+
+            def log_message(self, *_):
+                """Say nothing."""
+
+        self.server = http.server.ThreadingHTTPServer((str(settings.GATEWAY), 0), Hook)
+        self.address = f"http://{settings.GATEWAY}:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def was_told(self, status, expected):
+        """Whether it was told of an alert with these labels."""
+        return any(each == status and expected.items() <= labels.items() for each, labels in self.told)
+
+
+@pytest.fixture(scope="module")
+def receiver(lab, master):
+    """Who is told of alerts, while Prometheus looks every few seconds and a fault has to last as long."""
+    found = Receiver()
+
+    def edit(monitoring):
+        return monitoring | {
+            "prometheus": {"interval": 5},
+            "exporters": {"blackbox": {"interval": 5}},
+            "slurm_exporter": {"interval": 5},
+            "alertmanager": {"webhooks": [found.address], "group_wait": 1, "group_interval": 2},
+        }
+
+    try:
+        with lab.pillar(monitoring=edit):
+            lab.apply("master", FORMULAS)
+            master.run(["sh", "-c", "sed -i -E 's/^( +for:) .*/\\1 10s/' /etc/prometheus/rules.d/*.yml"])
+            master.run(["systemctl", "reload", "prometheus"])
+            yield found
+    finally:
+        lab.apply("master", FORMULAS)
+        found.server.shutdown()
+
+
+@contextlib.contextmanager
+def stopped(node, unit):
+    """Stop a unit, and start it again at the end."""
+    node.run(["systemctl", "stop", unit])
+    try:
+        yield
+    finally:
+        node.run(["systemctl", "start", unit])
+
+
+@contextlib.contextmanager
+def moved(node, path):
+    """Take a file away, with nothing in its place that could be a file, and put it back at the end."""
+    node.run(["mv", path, f"{path}.away"])
+    node.run(["mkdir", path])
+    try:
+        yield
+    finally:
+        node.run(["rmdir", path])
+        node.run(["mv", f"{path}.away", path])
+
+
+@contextlib.contextmanager
+def full_disks(node):
+    """Mount two small file systems, and fill one with bytes and one with files."""
+    for path, limit in (("/mnt/bytes", "size=4m"), ("/mnt/files", "nr_inodes=50")):
+        node.run(["mkdir", "-p", path])
+        node.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", path])
+    try:
+        node.run(["sh", "-c", "head -c 4000000 /dev/zero >/mnt/bytes/full; cd /mnt/files && touch $(seq 48)"])
+        yield
+    finally:
+        node.run(["umount", "/mnt/bytes", "/mnt/files"])
+
+
+@contextlib.contextmanager
+def failed_unit(node):
+    """Let a unit fail."""
+    node.run(["systemd-run", "--quiet", "--unit=test-fault", "false"])
+    try:
+        yield
+    finally:
+        node.run(["systemctl", "reset-failed", "test-fault"])
+
+
+@contextlib.contextmanager
+def jobs(lab, *submissions):
+    """Submit jobs of ada's, each a list of options; cancel all of hers at the end."""
+    try:
+        for options in submissions:
+            words = ["sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--mem=10", *options]
+            lab.as_user("ada", words)
+        yield
+    finally:
+        lab.master.run(["scancel", "--user=ada"])
+
+
+@contextlib.contextmanager
+def never_to_start(lab):
+    """Submit a job that waits for the success of one that has failed."""
+    first = ["sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--mem=10", "--wrap=false"]
+    job = lab.as_user("ada", first).stdout.strip()
+    lab.wait_for("the first job fails", lambda: lab.state(job) == "FAILED")
+    with jobs(lab, [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=no", "--wrap=true"]):
+        yield
+
+
+@contextlib.contextmanager
+def no_notebooks(hub):
+    """Let two notebook servers fail to start."""
+    program = "/opt/qhub/shared/bin/qhub-notebook"
+    hub.master.run(["chmod", "-x", program])
+    try:
+        for name in ("ada", "marie"):
+            hub.request_server(name, account="physics")
+        yield
+        hub.lab.wait_for("nobody has a server", lambda: not hub.server("ada") and not hub.server("marie"), timeout=90)
+    finally:
+        hub.master.run(["chmod", "+x", program])
+
+
+@contextlib.contextmanager
+def no_build(lab):
+    """Ask conda-store for an environment that cannot be."""
+    script = (
+        "import json, urllib.request as u\n"
+        "token = open('/etc/conda-store/secrets/salt_token').read().strip()\n"
+        "content = json.dumps({'namespace': 'global', 'specification': json.dumps({'name': 'fault',"
+        " 'channels': ['/srv/mirror/channel'], 'dependencies': ['no-such-package-anywhere']})}).encode()\n"
+        "ask = u.Request('http://127.0.0.1:5000/conda-store/api/v1/%s', content, method='%s',"
+        " headers={'Authorization': 'Bearer ' + token, 'Content-Type': 'application/json'})\n"
+        "print(u.urlopen(ask, timeout=30).read().decode())\n"
+    )
+    lab.master.run(["/usr/bin/python3", "-c", script % ("specification/", "POST")])
+    try:
+        yield
+    finally:
+        lab.master.run(["/usr/bin/python3", "-c", script % ("environment/global/fault/", "DELETE")])
+
+
+@contextlib.contextmanager
+def old_certificate(lab):
+    """Let the front door show a certificate for ten more days."""
+    short = {"certificates": {"days_valid": 10, "days_remaining": 1}}
+    with lab.pillar(cluster=lambda cluster: cluster | {"ca": short}):
+        lab.master.run(["rm", "/etc/qhub/tls/traefik.crt"])
+        lab.apply("master", ["traefik"])
+    try:
+        yield
+    finally:
+        lab.apply("master", ["traefik"])
+
+
+@contextlib.contextmanager
+def refused_configuration(master):
+    """Give Prometheus a scrape job that it does not take."""
+    path = "/etc/prometheus/scrape.d/fault.yml"
+    master.write(path, "scrape_configs: [{job_name: prometheus}]\n")
+    master.run(["systemctl", "reload", "prometheus"])
+    try:
+        yield
+    finally:
+        master.run(["rm", path])
+        master.run(["systemctl", "reload", "prometheus"])
+
+
+@contextlib.contextmanager
+def highstate(lab, node, fault, test):
+    """Have the master look at a node that has a fault, and once more when it is mended."""
+    with fault:
+        lab.highstate(node, check=False, test=test)
+        yield
+    lab.highstate(node)
+
+
+@contextlib.contextmanager
+def bad_backups(master):
+    """Let a backup fail, with the last good one and the last look at it long ago."""
+    path = f"{METRICS}/qhub_backup.prom"
+    with moved(master, "/usr/bin/restic"):
+        master.run(["systemctl", "start", "qhub-backup"], check=False)
+        then = time.time() - 30 * 86400
+        names = ("last_success", "last_verified")
+        master.write(path, "".join(f"qhub_backup_{name}_timestamp_seconds {then}\n" for name in names))
+        yield
+    master.run(["systemctl", "start", "qhub-backup"], timeout=300)
+    master.run(["qhub-backup", "verify"], timeout=300)
+
+
+@contextlib.contextmanager
+def broken_service(lab, hub):
+    """Stop a service behind the front door, and ask for it."""
+    done = threading.Event()
+
+    def keep_asking():
+        while not done.wait(0.5):
+            with contextlib.suppress(OSError):
+                hub.ask("GET", "api/health", check=False, token=None, base="/gateway/")
+
+    with stopped(lab.master, "dask-gateway"):
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        try:
+            yield
+        finally:
+            done.set()
+            asking.join()
+
+
+@contextlib.contextmanager
+def drained(master, node):
+    """Take a node out of service."""
+    master.run(["scontrol", "update", f"nodename={node}", "state=drain", "reason=new disk"])
+    try:
+        yield
+    finally:
+        master.run(["scontrol", "update", f"nodename={node}", "state=resume"])
+
+
+@contextlib.contextmanager
+def no_accounting(lab):
+    """Stop slurmdbd, with much to tell it."""
+    with stopped(lab.master, "slurmdbd"), jobs(lab, *[["--hold", "--wrap=true"]] * 110):
+        yield
+
+
+@contextlib.contextmanager
+def impatient_master(lab):
+    """Have the master expect a highstate of every node each ten seconds, which their minions do not know yet."""
+    often = {"highstate": {"interval": 10, "splay": 1}}
+    with lab.pillar(cluster=lambda cluster: cluster | {"salt": often}):
+        lab.apply("master", ["salt.master"])
+    try:
+        yield
+    finally:
+        lab.apply("master", ["salt.master"])
+
+
+@contextlib.contextmanager
+def deaf_receiver(receiver):
+    """Let nobody hear."""
+    receiver.answer = 400
+    try:
+        yield
+    finally:
+        receiver.answer = 200
+
+
+def alert(name, **labels):
+    return {"alertname": name, **labels}
+
+
+def shown(lab, receiver, faults):
+    """
+    Make faults together, and see that all alerts fire and are told, and that they end and that is told.
+
+    faults
+        A list of pairs: what makes a fault and ends it (a context manager), and the labels of alerts that it raises.
+    """
+    expected = [each for _, alerts in faults for each in alerts]
+
+    def missing():
+        there = firing(lab.master)
+        return [
+            each
+            for each in expected
+            if not any(each.items() <= labels.items() for labels in there) or not receiver.was_told("firing", each)
+        ]
+
+    def left():
+        there = firing(lab.master)
+        return [
+            each
+            for each in expected
+            if any(each.items() <= labels.items() for labels in there) or not receiver.was_told("resolved", each)
+        ]
+
+    receiver.told.clear()
+    with contextlib.ExitStack() as made:
+        for fault, _ in faults:
+            made.enter_context(fault)
+        settled("all alerts are raised", missing, 240)
+    settled("all alerts are over", left, 420)
+
+
+def settled(what, missing, timeout):
+    """Wait until nothing is missing; say what is."""
+    deadline = time.monotonic() + timeout
+    while found := missing():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout} s: {found}"
+        time.sleep(1)
+
+
+def test_faults_of_nodes_and_of_peoples_work(lab, master, hub, receiver):
+    w1, w2 = lab.workers
+    shown(lab, receiver, [
+        (no_notebooks(hub), [alert("HubSpawnFailures")]),
+        (no_build(lab), [alert("CondaStoreBuildsFailing")]),
+        (old_certificate(lab), [alert("CertificateExpires", instance="https://master.cluster.internal/")]),
+        (refused_configuration(master), [alert("MonitoringConfigurationRefused", job="prometheus")]),
+        (full_disks(w2),
+         [alert("NodeDiskFull", mountpoint="/mnt/bytes"), alert("NodeInodesFull", mountpoint="/mnt/files")]),
+        (failed_unit(w2), [alert("UnitFailed", instance="w2")]),
+        (bad_backups(master), [alert("BackupFailed"), alert("BackupTooOld"), alert("BackupNotVerified")]),
+        (highstate(lab, "w2", moved(w2, "/etc/salt/minion"), test=False), [alert("HighstateFailed", minion="w2")]),
+        (highstate(lab, "w1", stopped(w1, "prometheus-node-exporter"), test=True),
+         [alert("NodeDown", instance="w1"), alert("NodeDrifted", minion="w1")]),
+        (stopped(master, "sshgate"),
+         [alert("ServiceDown", job="sshgate"), alert("PageDown", instance="master.cluster.internal:8022")]),
+        (never_to_start(lab), [alert("SlurmJobsStuck", reason="DependencyNeverSatisfied")]),
+    ])  # fmt: skip
+
+
+def test_faults_of_services(lab, master, hub, receiver):
+    shown(lab, receiver, [
+        (broken_service(lab, hub), [alert("FrontDoorErrors", service="dask-gateway@file")]),
+        (stopped(master, "redis-server"), [alert("DatabaseDown", job="redis")]),
+        (stopped(master, "keycloak"), [alert("ServiceDown", job="keycloak")]),
+        (drained(master, "w1"), [alert("SlurmNodeDrained", node="w1", reason="new disk")]),
+        (no_accounting(lab), [alert("SlurmdbdDown"), alert("SlurmDBDQueueGrowing")]),
+        (stopped(lab.node("w2"), "salt-minion"), []),
+        (stopped(master, "salt-master"), [alert("SaltMasterDown"), alert("SaltMasterEventLag")]),
+    ])  # fmt: skip
+
+
+def test_faults_of_slurm(lab, master, receiver):
+    w2 = lab.node("w2")
+    shown(lab, receiver, [
+        (stopped(w2, "slurmd"), [alert("SlurmNodeDown", node="w2")]),
+        (jobs(lab, ["--nodelist=w2", "--wrap=true"]), [alert("SlurmPartitionStuck", partition="main")]),
+    ])  # fmt: skip
+    shown(lab, receiver, [(stopped(master, "slurmctld"), [alert("SlurmctldDown")])])
+
+
+def test_that_nobody_hears_is_an_alert_too(lab, master, receiver):
+    def raised():
+        return [labels for labels in firing(master) if labels["alertname"] == "AlertsNotDelivered"]
+
+    with deaf_receiver(receiver), stopped(master, "sshgate"):
+        lab.wait_for("it is raised", raised, timeout=120)
+    lab.wait_for("it is over", lambda: not raised(), timeout=420)
+
+
+def test_no_alert_was_left_out(master):
+    rules = [rule for group in ask(master, "rules")["groups"] for rule in group["rules"] if rule["type"] == "alerting"]
+    with open(__file__) as file:  # noqa: PTH123
+        text = file.read()
+    assert not {rule["name"] for rule in rules if f'"{rule["name"]}"' not in text}
+    assert set(NOT_MADE) < {rule["name"] for rule in rules}
