@@ -37,7 +37,7 @@
            "/etc/jupyterhub/templates"] + traefik.certificate.files.values() | select | list,
   "state": [slurm.config.StateSaveLocation, "/var/lib/sshgate", "/var/lib/jupyterhub", "/var/lib/traefik",
             "/var/lib/prometheus/alertmanager"] + backup.paths,
-  "sqlite": ["/var/lib/dask-gateway/gateway.sqlite", "/var/lib/grafana/grafana.db"],
+  "sqlite": ["/var/lib/dask-gateway/gateway.sqlite"],
   "units": ["traefik.service", "sshgate.service", "jupyterhub.service", "dask-gateway.service", "conda-store-server.service",
             "conda-store-worker.service", "keycloak.service", "grafana-server.service", "prometheus-alertmanager.service", "slurmctld.service",
             "slurmdbd.service"],

@@ -82,10 +82,10 @@ Program that registers the node anew is installed:
 Slurm has the node's features and weight:
   cmd.run:
     - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}'
-    # Nothing to do where Slurm does not know the node yet.
+    # Nothing to do where Slurm does not answer.
     - unless: >-
-        case "$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f' | sort --unique)"
-        in '' | '{{ weight }} {{ features or "(null)" }}') ;; *) false ;; esac
+        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f') || exit 0;
+        test "$(echo "$known" | sort --unique)" = '{{ weight }} {{ features or "(null)" }}'
     - require:
       - file: Program that registers the node anew is installed
       - service: slurmd is running

@@ -60,6 +60,23 @@ def joining():
     ]
 
 
+def bring_in():
+    """
+    Bring every connected worker that is not in service into it, by ``orch.converge``.
+
+    Returns what that did; where there is none, the names (a list) of the nodes that are in service.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.bring_in
+    """
+    if joining():
+        return __salt__["state.orchestrate"]("orch.converge")
+    return sorted(name for name, state in node_states().items() if serves(state))
+
+
 def unexpected():
     """
     Return the ids (a list) whose keys are accepted although the pillar does not name them. They get nothing.

@@ -93,7 +93,7 @@ salt-call --config-dir "$solo" --retcode-passthrough --state-output=terse --stat
 
 if [ -n "$repository" ]; then
     say "Restoring the data, and applying the master's states"
-    salt-run --log-level=error state.orchestrate orch.restore
+    salt-run --state-output=mixed --state-verbose=false --log-level=error state.orchestrate orch.restore
     say "The master is restored, and its workers are back"
     exit 0
 fi

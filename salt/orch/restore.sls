@@ -5,8 +5,6 @@
 # It replaces the databases and the state of services, which are stopped meanwhile; of homes, groups' folders and conda
 # environments it brings back those that are missing. Pillar, secrets and keys stay: for a bare machine they come out of the
 # backup by salt/bootstrap/master.sh --restore, which ends with this. What failed or was interrupted is run again.
-{% set members = salt["saltutil.runner"]("membership.members") %}
-{% if members is string %}{{ raise(members) }}{% endif %}
 {% set master = opts.id %}
 
 Databases can be restored:
@@ -30,14 +28,10 @@ Master is as declared:
     - require:
       - salt: Data is restored
 
-# They kept their keys and know the master by its own: nobody touches them.
-{% set workers = members | list | reject("equalto", master) | list %}
-{% if workers %}
-Workers run jobs:
+# They kept their keys and know the master by its own, so they are back. Who joined after the backup was made, or does not
+# serve for another reason, is brought in as ever.
+Workers are in service:
   salt.runner:
-    - name: membership.prove
-    - nodes: {{ workers | json }}
-    - timeout: 180
+    - name: membership.bring_in
     - require:
       - salt: Master is as declared
-{% endif %}

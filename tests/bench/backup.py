@@ -3,7 +3,7 @@
 import time
 
 from tests.lab.harness import lab, site
-from tests.lab.test_backup import REPOSITORY, megabytes_new, metrics
+from tests.lab.test_backup import REPOSITORY, forget, megabytes_new, metrics
 
 
 def main():
@@ -30,4 +30,4 @@ def main():
     finally:
         site.write(master, backup={"backup": {}})
         master.run(["salt", "master", "state.apply", "backup"], timeout=300)
-        master.run(["rm", "-rf", REPOSITORY])
+        forget(master)

@@ -29,8 +29,14 @@ def backups(lab, master):
         lab.apply("master", ["backup"])
         yield credential, master.read("/etc/qhub/backup/password").strip()
     lab.apply("master", ["backup"])
-    master.run(["rm", "-rf", REPOSITORY, "/var/lib/prometheus/node-exporter/qhub_backup.prom"])
+    forget(master)
     master.run(["systemctl", "reset-failed", UNIT], check=False)
+
+
+def forget(master):
+    """Let there be no backup, and none have been."""
+    known = ("/var/lib/qhub-backup/repository", "/var/lib/prometheus/node-exporter/qhub_backup.prom")
+    master.run(["rm", "-rf", REPOSITORY, *known])
 
 
 def restic(master, *words):
@@ -182,7 +188,8 @@ def test_a_lost_master_comes_back(lab, master, browser, backups):
     newer, output = lab.job("ada", "cat result")
     assert int(newer) > int(job)
     assert output == "of before\n"
-    assert master.run(["stat", "-c", "%U", "/home/guest/precious"]).stdout == "guest\n"
+    assert master.read("/home/guest/precious") == "kept\n"
+    assert master.run(["stat", "-c", "%U", "/home/guest"]).stdout == "guest\n"
     assert master.read("/etc/ssh/ssh_host_ed25519_key.pub").split()[1] == host_key
     with page(browser) as shown:  # which trusts the authority of before
         shown.goto(f"{ROOT}/hub/home")
@@ -195,6 +202,8 @@ def test_a_lost_master_comes_back(lab, master, browser, backups):
 
 def fingerprint(node):
     """Return what tells whether somebody was at work on a machine: its configuration, and since when daemons run."""
-    files = "find /etc /opt/qhub/salt /usr/local -xdev -type f -printf '%p %s %T@\\n' | sort | sha256sum"
+    # A minion notes there, whenever it connects, that it is to look after its master.
+    but = "! -path /etc/salt/minion.d/_schedule.conf"
+    files = f"find /etc /opt/qhub/salt /usr/local -xdev -type f {but} -printf '%p %s %T@\\n' | sort"
     daemons = "systemctl show --property=ActiveEnterTimestampMonotonic salt-minion slurmd"
     return node.run(["sh", "-c", f"{files}; {daemons}"]).stdout
