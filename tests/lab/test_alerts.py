@@ -63,7 +63,7 @@ def receiver(lab, master):
     def edit(monitoring):
         return monitoring | {
             "prometheus": {"interval": 5},
-            "exporters": {"blackbox": {"interval": 5}},
+            "exporters": {"blackbox": {"interval": 5, "timeout": 3}},
             "slurm_exporter": {"interval": 5},
             "alertmanager": {"webhooks": [found.address], "group_wait": 1, "group_interval": 2},
         }
