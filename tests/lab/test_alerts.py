@@ -71,12 +71,16 @@ def receiver(lab, master):
     try:
         with lab.pillar(monitoring=edit):
             lab.apply("master", FORMULAS)
-            master.run(["sh", "-c", "sed -i -E 's/^( +for:) .*/\\1 10s/' /etc/prometheus/rules.d/*.yml"])
-            master.run(["systemctl", "reload", "prometheus"])
             yield found
     finally:
         lab.apply("master", FORMULAS)
         found.server.shutdown()
+
+
+def be_impatient(master):
+    """Let each fault be told that lasts for ten seconds, until Salt puts the rules in place again."""
+    master.run(["sh", "-c", "sed -i -E 's/^( +for:) .*/\\1 10s/' /etc/prometheus/rules.d/*.yml"])
+    master.run(["systemctl", "reload", "prometheus"])
 
 
 @contextlib.contextmanager
@@ -104,14 +108,14 @@ def moved(node, path):
 @contextlib.contextmanager
 def full_disks(node):
     """Mount two small file systems, and fill one with bytes and one with files."""
-    for path, limit in (("/mnt/bytes", "size=4m"), ("/mnt/files", "nr_inodes=50")):
+    for path, limit in (("/srv/bytes", "size=4m"), ("/srv/files", "nr_inodes=50")):
         node.run(["mkdir", "-p", path])
         node.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", path])
     try:
-        node.run(["sh", "-c", "head -c 4000000 /dev/zero >/mnt/bytes/full; cd /mnt/files && touch $(seq 48)"])
+        node.run(["sh", "-c", "head -c 4000000 /dev/zero >/srv/bytes/full; cd /srv/files && touch $(seq 48)"])
         yield
     finally:
-        node.run(["umount", "/mnt/bytes", "/mnt/files"])
+        node.run(["umount", "/srv/bytes", "/srv/files"])
 
 
 @contextlib.contextmanager
@@ -319,8 +323,10 @@ def shown(lab, receiver, faults):
 
     receiver.told.clear()
     with contextlib.ExitStack() as made:
+        be_impatient(lab.master)
         for fault, _ in faults:
             made.enter_context(fault)
+        be_impatient(lab.master)
         settled("all alerts are raised", missing, 240)
     settled("all alerts are over", left, 420)
 
@@ -339,9 +345,8 @@ def test_faults_of_nodes_and_of_peoples_work(lab, master, hub, receiver):
         (no_notebooks(hub), [alert("HubSpawnFailures")]),
         (no_build(lab), [alert("CondaStoreBuildsFailing")]),
         (old_certificate(lab), [alert("CertificateExpires", instance="https://master.cluster.internal/")]),
-        (refused_configuration(master), [alert("MonitoringConfigurationRefused", job="prometheus")]),
         (full_disks(w2),
-         [alert("NodeDiskFull", mountpoint="/mnt/bytes"), alert("NodeInodesFull", mountpoint="/mnt/files")]),
+         [alert("NodeDiskFull", mountpoint="/srv/bytes"), alert("NodeInodesFull", mountpoint="/srv/files")]),
         (failed_unit(w2), [alert("UnitFailed", instance="w2")]),
         (bad_backups(master), [alert("BackupFailed"), alert("BackupTooOld"), alert("BackupNotVerified")]),
         (highstate(master, "w2", moved(w2, "/etc/default/prometheus-node-exporter")),
@@ -357,6 +362,7 @@ def test_faults_of_nodes_and_of_peoples_work(lab, master, hub, receiver):
 def test_faults_of_services(lab, master, hub, receiver):
     shown(lab, receiver, [
         (broken_service(lab, hub), [alert("FrontDoorErrors", service="dask-gateway@file")]),
+        (refused_configuration(master), [alert("MonitoringConfigurationRefused", job="prometheus")]),
         (stopped(master, "redis-server"), [alert("DatabaseDown", job="redis")]),
         (stopped(master, "keycloak"), [alert("ServiceDown", job="keycloak")]),
         (drained(master, "w1"), [alert("SlurmNodeDrained", node="w1", reason="new disk")]),
@@ -380,6 +386,7 @@ def test_that_nobody_hears_is_an_alert_too(lab, master, receiver):
         return [labels for labels in firing(master) if labels["alertname"] == "AlertsNotDelivered"]
 
     with deaf_receiver(receiver), stopped(master, "sshgate"):
+        be_impatient(master)
         lab.wait_for("it is raised", raised, timeout=120)
     lab.wait_for("it is over", lambda: not raised(), timeout=420)
 
