@@ -2,7 +2,17 @@
 
 import sys
 
-from . import backup, cluster, conda_store_env, dask, jupyterhub, keycloak_realm, slurm_account, slurm_exporter
+from . import (
+    backup,
+    cluster,
+    conda_store_env,
+    dask,
+    jupyterhub,
+    keycloak_realm,
+    prometheus,
+    slurm_account,
+    slurm_exporter,
+)
 
 FIGURES = {
     "highstate": cluster.highstate,
@@ -15,6 +25,7 @@ FIGURES = {
     "dask": dask.main,
     "conda_store_env": conda_store_env.main,
     "backup": backup.main,
+    "prometheus": prometheus.main,
 }
 
 
