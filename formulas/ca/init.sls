@@ -31,6 +31,15 @@ Certificate authority has a certificate:
     - require:
       - x509: Certificate authority has a key
 
+# Each key in it is for root and its service.
+Directory of services' certificates exists:
+  file.directory:
+    - name: /etc/qhub/tls
+    - user: root
+    - group: root
+    - mode: '0755'
+    - makedirs: true
+
 Certificate authority's certificate is beside its key:
   file.symlink:
     - name: {{ ca_certificate }}

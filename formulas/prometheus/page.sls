@@ -28,6 +28,14 @@ Monitoring page's user exists:
     - createhome: false
     - shell: /usr/sbin/nologin
 
+Monitoring page's configuration directory exists:
+  file.directory:
+    - name: /etc/qhub/page
+    - user: root
+    - group: root
+    - mode: '0755'
+    - makedirs: true
+
 Monitoring page's secrets are in place:
   file.managed:
     - name: /etc/qhub/page/secrets.conf
@@ -36,9 +44,9 @@ Monitoring page's secrets are in place:
         OIDCCryptoPassphrase {{ pillar.secrets.monitoring_page_key }}
     - group: qhub-page
     - mode: '0640'
-    - makedirs: true
     - show_changes: false
     - require:
+      - file: Monitoring page's configuration directory exists
       - user: Monitoring page's user exists
 
 Monitoring page is configured:
@@ -50,8 +58,9 @@ Monitoring page is configured:
         page: {{ prometheus.page | json }}
         public_name: {{ pillar.cluster.public_name | json }}
         realm: {{ pillar.realm.name | json }}
-    - makedirs: true
     - mode: '0644'
+    - require:
+      - file: Monitoring page's configuration directory exists
 
 Monitoring page has a unit:
   file.managed:
