@@ -25,6 +25,7 @@ def backups(lab, master):
         "keep": {"daily": 2, "weekly": 0, "monthly": 0},
         "verify": {"parts": 1},
     }
+    forget(master)
     with lab.pillar(backup=lambda pillar: {"backup": site}):
         lab.apply("master", ["backup"])
         yield credential, master.read("/etc/qhub/backup/password").strip()
