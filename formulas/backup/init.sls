@@ -163,6 +163,7 @@ Backups are not made by themselves:
   service.dead:
     - name: qhub-backup.timer
     - enable: false
+    - onlyif: test -e /etc/systemd/system/qhub-backup.timer
 
 Backups have no timer:
   file.absent:

@@ -210,4 +210,5 @@ Grafana is not running:
   service.dead:
     - name: grafana-server
     - enable: false
+    - onlyif: test -e /etc/systemd/system/grafana-server.service
 {% endif %}

@@ -94,4 +94,5 @@ Prometheus's page is not running:
   service.dead:
     - name: qhub-page
     - enable: false
+    - onlyif: test -e /etc/systemd/system/qhub-page.service
 {% endif %}
