@@ -44,6 +44,10 @@ def bad(checks):
 @pytest.fixture(scope="module", autouse=True)
 def _healthy(master):
     """Begin with a healthy cluster, and leave one."""
+    # What nodes found at their last highstate may be long ago, and other tests' doing.
+    master.run(["salt", "*", "schedule.run_job", "highstate", "force=True"])
+    drift = ["salt-run", "--out=json", "cluster.drift"]
+    wait_for("nodes are as declared", lambda: not parse(master.run(drift).stdout)["nodes"], timeout=90, interval=2)
     wait_until_healthy(master)
     yield
     wait_until_healthy(master)
