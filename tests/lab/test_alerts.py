@@ -190,11 +190,13 @@ def old_certificate(lab):
     short = {"certificates": {"days_valid": 10, "days_remaining": 1}}
     with lab.pillar(cluster=lambda cluster: cluster | {"ca": short}):
         lab.master.run(["rm", "/etc/qhub/tls/traefik.crt"])
-        lab.apply("master", ["traefik"])
+        lab.apply("master", ["traefik"])  # and with it the rules of Prometheus
+    be_impatient(lab.master)
     try:
         yield
     finally:
         lab.apply("master", ["traefik"])
+        be_impatient(lab.master)
 
 
 @contextlib.contextmanager
@@ -322,7 +324,6 @@ def shown(lab, receiver, faults):
         be_impatient(lab.master)
         for fault, _ in faults:
             made.enter_context(fault)
-        be_impatient(lab.master)
         settled("all alerts are told", untold, 240)
     settled("all alerts are over", left, 420)
 
@@ -338,9 +339,9 @@ def settled(what, missing, timeout):
 def test_faults_of_nodes_and_of_peoples_work(lab, master, hub, receiver):
     w1, w2 = lab.workers
     shown(lab, receiver, [
+        (old_certificate(lab), [alert("CertificateExpires", instance="https://master.cluster.internal/")]),
         (no_notebooks(hub), [alert("HubSpawnFailures")]),
         (no_build(lab), [alert("CondaStoreBuildsFailing")]),
-        (old_certificate(lab), [alert("CertificateExpires", instance="https://master.cluster.internal/")]),
         (full_disks(w2),
          [alert("NodeDiskFull", mountpoint="/srv/bytes"), alert("NodeInodesFull", mountpoint="/srv/files")]),
         (failed_unit(w2), [alert("UnitFailed", instance="w2")]),
@@ -362,6 +363,7 @@ def test_faults_of_services(lab, master, hub, receiver):
         (stopped(master, "redis-server"), [alert("DatabaseDown", job="redis")]),
         (stopped(master, "keycloak"), [alert("ServiceDown", job="keycloak")]),
         (drained(master, "w1"), [alert("SlurmNodeDrained", node="w1", reason="new disk")]),
+        (jobs(lab, ["--nodes=2", "--wrap=true"]), [alert("SlurmPartitionStuck", partition="main")]),
         (no_accounting(lab), [alert("SlurmdbdDown"), alert("SlurmDBDQueueGrowing")]),
         (stopped(master, "salt-master"), [alert("SaltMasterDown"), alert("SaltMasterEventLag")]),
     ])  # fmt: skip
@@ -369,10 +371,7 @@ def test_faults_of_services(lab, master, hub, receiver):
 
 def test_faults_of_slurm(lab, master, receiver):
     w2 = lab.node("w2")
-    shown(lab, receiver, [
-        (stopped(w2, "slurmd"), [alert("SlurmNodeDown", node="w2")]),
-        (jobs(lab, ["--nodelist=w2", "--wrap=true"]), [alert("SlurmPartitionStuck", partition="main")]),
-    ])  # fmt: skip
+    shown(lab, receiver, [(stopped(w2, "slurmd"), [alert("SlurmNodeDown", node="w2")])])
     # With slurmctld, a master that starts anew would bring w2 back into service.
     shown(lab, receiver, [
         (stopped(master, "slurmctld"), [alert("SlurmctldDown")]),
