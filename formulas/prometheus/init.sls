@@ -79,7 +79,8 @@ Site's own rules are in place:
 {{ scrape("prometheus", {"static_configs": [{"targets": ["127.0.0.1:9090"]}]}) }}
 
 {# It watches the file, and looks by itself where the machine has no more watches to give. #}
-{{ scrape("node", {"file_sd_configs": [{"files": ["/etc/prometheus/nodes.json"], "refresh_interval": "5s"}]}, require=[{"file": "Prometheus knows the nodes"}]) }}
+{{ scrape("node", {"file_sd_configs": [{"files": ["/etc/prometheus/nodes.json"], "refresh_interval": "5s"}]},
+          require=[{"file": "Prometheus knows the nodes"}]) }}
 
 # All of it is here: in a highstate (roles/master.sls) what no formula declares is removed.
 Prometheus scrapes nothing else:
