@@ -77,6 +77,19 @@ class Lab:
         )
         return job, self.master.run(["cat", f"/home/{user}/job-{job}"]).stdout
 
+    def running_job(self, node, seconds):
+        """Submit a job of ada's that takes so many seconds; return its number once it runs and Slurm will not forget it."""
+        words = ["sbatch", "--parsable", "--chdir=/tmp", f"--nodelist={node}", "--mem=10", "--output=/dev/null"]
+        job = self.as_user("ada", [*words, f"--wrap=sleep {seconds}"]).stdout.strip()
+        queued = ["squeue", "-h", "-j", job, "-o", "%T"]
+        wait_for("the job runs", lambda: self.master.run(queued).stdout.strip() == "RUNNING")
+        # slurmctld writes its state every few seconds. One killed before that starts the job a second time, which the
+        # node refuses ("Duplicate jobid"): Slurm's own limit, not tested.
+        started = int(self.master.run(["date", "+%s"]).stdout)
+        saved = ["stat", "-c", "%Y", "/var/lib/slurm/slurmctld/job_state"]
+        wait_for("it is in slurmctld's saved state", lambda: int(self.master.run(saved).stdout) > started, timeout=30)
+        return job
+
     def state(self, job):
         """Return a job's state from the accounting database; ``""`` while it has none."""
         out = self.master.run(["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]).stdout.split()
@@ -137,6 +150,19 @@ def browser(lab, tmp_path_factory):
     (home / "ca.crt").write_text(lab.master.read(the_hub.CA))
     with chromium(home, home / "ca.crt") as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def laptop(lab):
+    """A machine that is none of the cluster's, with an environment like the cluster's and its authority."""
+    machine = the_lab.boot("w20")
+    try:
+        machine.run(["useradd", "--create-home", "somebody"])
+        machine.write("/etc/ca.crt", lab.master.read(the_hub.CA))
+        machine.run(["sh", "-c", f"echo {lab.master.address} master.cluster.internal >> /etc/hosts"])
+        yield machine
+    finally:
+        machine.destroy()
 
 
 @pytest.hookimpl(wrapper=True)

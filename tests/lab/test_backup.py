@@ -1,5 +1,6 @@
 """Backups are made, found to be sound or not, and bring back a master that was lost."""
 
+import json
 import re
 
 import pytest
@@ -45,10 +46,9 @@ def restic(master, *words):
 
 
 def snapshots(master, tag="qhub-cluster"):
-    """Return the days of the snapshots with a tag, oldest first."""
-    return re.findall(
-        r"^[0-9a-f]{8}  (\d{4}-\d\d-\d\d)", restic(master, "snapshots", "--compact", f"--tag={tag}"), re.M
-    )
+    """Return ``[(day, id)]`` of the snapshots with a tag, in order."""
+    found = json.loads(restic(master, "snapshots", "--json", f"--tag={tag}"))
+    return sorted((each["time"][:10], each["short_id"]) for each in found)
 
 
 def metrics(master):
@@ -105,14 +105,14 @@ def test_the_next_one_adds_little_shows_no_secret_and_keeps_what_is_asked_for(ma
     done = [line for line in journal.splitlines() if "Done in" in line]
     assert len(done) >= 2, journal
     assert megabytes_new(done[-1]) < megabytes_new(done[-2]) / 3
-    days = snapshots(master)
+    days = [day for day, _ in snapshots(master)]
     assert days[0] == "2020-01-03"
     assert len(days) == 2  # that, and the last of today
-    assert snapshots(master, "of-the-site") == ["2020-01-03"]
+    assert [day for day, _ in snapshots(master, "of-the-site")] == ["2020-01-03"]
 
 
 def test_a_dump_that_fails_fails_the_backup(lab, master, backups):
-    before, there = metrics(master), restic(master, "snapshots", "--compact")
+    before = metrics(master), snapshots(master), snapshots(master, "qhub-data")
     psql = ["runuser", "-u", "postgres", "--", "psql", "-qc"]
     master.run([*psql, "CREATE DATABASE broken ALLOW_CONNECTIONS false"])
     try:
@@ -120,7 +120,7 @@ def test_a_dump_that_fails_fails_the_backup(lab, master, backups):
         assert failed.returncode
         assert "database broken could not be dumped: pg_dump: error" in failed.stdout
         assert master.run(["systemctl", "is-failed", UNIT], check=False).stdout.strip() == "failed"
-        assert (metrics(master), restic(master, "snapshots", "--compact")) == (before, there)
+        assert (metrics(master), snapshots(master), snapshots(master, "qhub-data")) == before
     finally:
         master.run([*psql, "DROP DATABASE broken"])
 

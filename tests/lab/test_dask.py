@@ -1,43 +1,13 @@
 """Dask clusters: from a notebook, and from a machine that only the front door knows."""
 
-import contextlib
-import json
-import subprocess
-
 import pytest
 
-from tests.lab.browser import ROOT, signed_in
-from tests.lab.harness import lab as the_lab
-from tests.lab.hub import CA, choose, lab_is_there, new_notebook, run_cell
+from tests.lab.browser import signed_in
+from tests.lab.dask import GATEWAY, answer, client, go_on, jobs, said
+from tests.lab.hub import choose, lab_is_there, new_notebook, run_cell
 
-PYTHON = "/opt/qhub/shared/conda/environments/global/dask/bin/python"
-GATEWAY = f"{ROOT}/gateway/"
 IDLE = 20  # seconds
 SUM = "da.ones((2000, 2000), chunks=(500, 500)).sum().compute()"
-# What a client needs where nothing is installed but its environment.
-PREAMBLE = f"""
-import json, sys, time, warnings
-import dask.array as da
-from dask_gateway import Gateway, JupyterHubAuth
-token = sys.stdin.readline().strip()
-gateway = Gateway({GATEWAY!r}, proxy_address="gateway://master.cluster.internal:8786", auth=JupyterHubAuth(token))
-def workers(client, number):
-    deadline = time.monotonic() + 60
-    while len(client.scheduler_info()["workers"]) != number and time.monotonic() < deadline:
-        client.submit(time.time, pure=False).result()  # one that has nothing to do would end
-        time.sleep(0.1)
-    return sorted(set(client.run(lambda: __import__("socket").gethostname()).values()))
-def say(*words):
-    print(json.dumps(words), flush=True)
-"""
-
-
-def jobs(lab):
-    """Return the Dask jobs in the queue, ``{id: {...}}``."""
-    keys = ("id", "user", "account", "partition", "memory", "comment")
-    words = ["squeue", "--noheader", "--name=dask", "--format=%A|%u|%a|%P|%m|%k"]
-    lines = [dict(zip(keys, line.split("|"), strict=True)) for line in lab.master.run(words).stdout.splitlines()]
-    return {line["id"]: line for line in lines}
 
 
 def memory(lab):
@@ -61,58 +31,6 @@ def gateway(lab, hub):
     lab.apply("master", ["dask_gateway"])
     lab.master.run(["scancel", "--name=dask"])
     lab.wait_for("no job is left", lambda: not jobs(lab))
-
-
-@pytest.fixture(scope="module")
-def laptop(lab):
-    """A machine that is none of the cluster's, with an environment like the cluster's and its authority."""
-    machine = the_lab.boot("w20")
-    try:
-        machine.run(["useradd", "--create-home", "somebody"])
-        machine.write("/etc/ca.crt", lab.master.read(CA))
-        machine.run(["sh", "-c", f"echo {lab.master.address} master.cluster.internal >> /etc/hosts"])
-        yield machine
-    finally:
-        machine.destroy()
-
-
-@contextlib.contextmanager
-def client(machine, token, script):
-    """Run a client of the gateway's on a machine, and yield the process; killed at the end."""
-    environment = ["env", "-C", "/home/somebody", "HOME=/home/somebody", "SSL_CERT_FILE=/etc/ca.crt"]
-    command = machine.command(
-        ["setpriv", "--pdeathsig=KILL", *environment, PYTHON, "-c", PREAMBLE + script], "somebody"
-    )
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            process.stdin.write(f"{token}\n")
-            process.stdin.flush()
-            yield process
-        finally:
-            process.kill()
-
-
-def said(process):
-    """Return what the client says next."""
-    line = process.stdout.readline()
-    assert line, process.stderr.read()
-    return json.loads(line)
-
-
-def go_on(process):
-    """Let the client go on that waits for a line."""
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def answer(machine, token, script):
-    """Run a client to its end; return what it says last."""
-    with client(machine, token, script) as process:
-        out, error = process.communicate(timeout=120)
-    assert out, error
-    return json.loads(out.splitlines()[-1])
 
 
 def ask(hub, method, path, token, body=None):

@@ -794,7 +794,8 @@ def test_without_a_home_in_the_job_each_connection_has_one_of_its_own(client, ad
 
 def test_a_killed_job_ends_the_session_with_a_message(client, ada, lab):
     process = held(client)
-    lab.master.run(["scancel", ada.job])
+    # What runs in a session may be killed before the sshd that would tell of it.
+    ada.node.run(["sh", "-c", f"pkill -TERM -x -u ada cat && scancel {ada.job}"])
     status, said = ended(process)
     assert status == 255
     found = re.search(r"sshgate: your notebook's job ended \(Slurm's job (\d+) is (CANCELLED|COMPLETING)\)", said)

@@ -68,7 +68,12 @@ class Down(asyncssh.SSHClientSession):
         self.finish = lambda: self.up.chan.exit(status)
 
     def exit_signal_received(self, signal, core_dumped, msg, lang):
-        self.finish = lambda: self.up.chan.exit_with_signal(signal, core_dumped, msg, lang)
+        async def finish():
+            # What ends a job may end this first; then the client is to hear of the job.
+            if signal not in ("TERM", "KILL") or await self.up.gate.job.outlasts(5):
+                self.up.chan.exit_with_signal(signal, core_dumped, msg, lang)
+
+        self.finish = lambda: self.up.gate.spawn(finish())
 
     def connection_lost(self, exc):
         if self.finish:

@@ -151,6 +151,11 @@ class Job:
         self.gate.gateway.busy += collections.Counter()
         self.lost.set()
 
+    async def outlasts(self, seconds):
+        """Whether the connection into the job is still there after that time."""
+        await asyncio.wait([self.tasks[-1]], timeout=seconds)
+        return not self.lost.is_set()
+
     async def watch(self):
         """When the connection into the job has ended, say so to the client and end theirs."""
         await self.lost.wait()
