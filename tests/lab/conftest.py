@@ -78,7 +78,7 @@ class Lab:
         return job, self.master.run(["cat", f"/home/{user}/job-{job}"]).stdout
 
     def running_job(self, node, seconds):
-        """Submit a job of ada's that takes so many seconds; return its number once it runs and Slurm will not forget it."""
+        """Submit a job of ada's of so many seconds; return its number once it runs and Slurm will not forget it."""
         words = ["sbatch", "--parsable", "--chdir=/tmp", f"--nodelist={node}", "--mem=10", "--output=/dev/null"]
         job = self.as_user("ada", [*words, f"--wrap=sleep {seconds}"]).stdout.strip()
         queued = ["squeue", "-h", "-j", job, "-o", "%T"]
