@@ -167,21 +167,28 @@ def no_notebooks(hub):
 
 @contextlib.contextmanager
 def no_build(lab):
-    """Ask conda-store for an environment that cannot be."""
-    script = (
-        "import json, urllib.request as u\n"
-        "token = open('/etc/conda-store/secrets/salt_token').read().strip()\n"
-        "content = json.dumps({'namespace': 'global', 'specification': json.dumps({'name': 'fault',"
-        " 'dependencies': ['no-such-package-anywhere']})}).encode()\n"
-        "ask = u.Request('http://127.0.0.1:5000/conda-store/api/v1/%s', content, method='%s',"
-        " headers={'Authorization': 'Bearer ' + token, 'Content-Type': 'application/json'})\n"
-        "print(u.urlopen(ask, timeout=30).read().decode())\n"
-    )
-    lab.master.run(["/usr/bin/python3", "-c", script % ("specification/", "POST")])
+    """Ask conda-store for an environment that cannot be, and wait until it has tried."""
+
+    def ask_conda_store(method, path, content=None):
+        script = (
+            "import sys, urllib.request as u\n"
+            "token = open('/etc/conda-store/secrets/salt_token').read().strip()\n"
+            f"ask = u.Request('http://127.0.0.1:5000/conda-store/api/v1/{path}', sys.stdin.buffer.read() or None,"
+            f" method='{method}', headers={{'Authorization': 'Bearer ' + token, 'Content-Type': 'application/json'}})\n"
+            "print(u.urlopen(ask, timeout=30).read().decode())\n"
+        )
+        return json.loads(lab.master.run(["/usr/bin/python3", "-c", script], input=json.dumps(content or {})).stdout)
+
+    specification = json.dumps({"name": "fault", "dependencies": ["no-such-package-anywhere"]})
+    asked = ask_conda_store("POST", "specification/", {"namespace": "global", "specification": specification})
+    build = f"build/{asked['data']['build_id']}/"
     try:
+        lab.wait_for(
+            "the build fails", lambda: ask_conda_store("GET", build)["data"]["status"] == "FAILED", timeout=120
+        )
         yield
     finally:
-        lab.master.run(["/usr/bin/python3", "-c", script % ("environment/global/fault/", "DELETE")])
+        ask_conda_store("DELETE", "environment/global/fault/")
 
 
 @contextlib.contextmanager
