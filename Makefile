@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell test screenshots lint bench
+.PHONY: help lab lab-down lab-status lab-shell mirror test screenshots lint bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,9 @@ lab-status: ## what runs in it
 
 lab-shell: ## a shell on one of its machines: NODE=w1 [CMD='...']
 	@$(LAB) shell "$(NODE)" $(if $(CMD),$(call quoted,$(CMD)))
+
+mirror: ## what a site without a way out installs from: DIR=... (on a machine like its nodes)
+	@$(if $(DIR),,$(error say where: make mirror DIR=/srv/mirror))salt/bootstrap/mirror.py $(call quoted,$(DIR))
 
 test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
 	@$(BIN)/pytest $(T)

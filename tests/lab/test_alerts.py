@@ -20,11 +20,8 @@ FORMULAS = ["prometheus", "alertmanager", "exporters", "slurm_exporter"]
 METRICS = "/var/lib/prometheus/node-exporter"
 #: Alerts whose fault nobody can make here in minutes; tests/unit/rules shows that they fire.
 NOT_MADE = {
-    "NodeDiskFilling": "takes six hours",
-    "NodeMemoryFull": "would take the machine's memory from everything else on it",
     "NodeClockOff": "all containers have one clock",
     "SlurmSchedulerSlow": "takes a queue of tens of thousands of jobs",
-    "BackupNever": "takes 36 hours without a backup",
 }
 
 
@@ -79,7 +76,7 @@ def receiver(lab, master):
 
 def be_impatient(master):
     """Let each fault be told that lasts for ten seconds, and for a minute after, until Salt puts the rules back."""
-    shorter = r"s/^( +for:) .*/\1 10s/; s/offset 5m/offset 1m/; s/\[[25]m\]/[1m]/"
+    shorter = r"s/^( +for:) .*/\1 10s/; s/offset (5m|6h)/offset 1m/; s/\[(2m|5m|6h)\]/[1m]/"
     master.run(["sh", "-c", f"sed -i -E '{shorter}' /etc/prometheus/rules.d/*.yml"])
     master.run(["systemctl", "reload", "prometheus"])
 
@@ -117,6 +114,32 @@ def full_disks(node):
         yield
     finally:
         node.run(["umount", "/srv/bytes", "/srv/files"])
+
+
+@contextlib.contextmanager
+def filling_disk(node):
+    """Mount a small file system, and fill it slowly."""
+    path = "/srv/filling"
+    node.run(["mkdir", "-p", path])
+    node.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", path])
+    write = f"head -c 30M /dev/zero >{path}/much; while head -c 20k /dev/zero >>{path}/more; do sleep 1; done"
+    try:
+        node.run(["systemd-run", "--quiet", "--unit=test-filling", "sh", "-c", write])
+        yield
+    finally:
+        node.run(["systemctl", "stop", "test-filling"])
+        node.run(["umount", path])
+
+
+@contextlib.contextmanager
+def no_memory(node):
+    """Let the kernel tell that little memory is left: what the node has is the whole machine's."""
+    told = "sed 's/^MemAvailable:.*/MemAvailable: 1000 kB/' /proc/meminfo >/run/meminfo"
+    node.run(["sh", "-c", f"{told} && mount --bind /run/meminfo /proc/meminfo"])
+    try:
+        yield
+    finally:
+        node.run(["umount", "/proc/meminfo"])
 
 
 @contextlib.contextmanager
@@ -244,6 +267,14 @@ def bad_backups(master):
 
 
 @contextlib.contextmanager
+def never_backed_up(master):
+    """Let no backup ever have succeeded, until one does."""
+    master.run(["rm", "-f", f"{METRICS}/qhub_backup.prom"])
+    yield
+    master.run(["systemctl", "start", "qhub-backup"], timeout=300)
+
+
+@contextlib.contextmanager
 def broken_service(lab, hub):
     """Stop a service behind the front door, and ask for it."""
     done = threading.Event()
@@ -351,6 +382,8 @@ def test_faults_of_nodes_and_of_peoples_work(lab, master, hub, receiver):
         (no_build(lab), [alert("CondaStoreBuildsFailing")]),
         (full_disks(w2),
          [alert("NodeDiskFull", mountpoint="/srv/bytes"), alert("NodeInodesFull", mountpoint="/srv/files")]),
+        (filling_disk(w2), [alert("NodeDiskFilling", mountpoint="/srv/filling")]),
+        (no_memory(w2), [alert("NodeMemoryFull", instance="w2")]),
         (failed_unit(w2), [alert("UnitFailed", instance="w2")]),
         (bad_backups(master), [alert("BackupFailed"), alert("BackupTooOld"), alert("BackupNotVerified")]),
         (highstate(master, "w2", moved(w2, "/etc/default/prometheus-node-exporter")),
@@ -369,6 +402,7 @@ def test_faults_of_services(lab, master, hub, receiver):
         (refused_configuration(master), [alert("MonitoringConfigurationRefused", job="prometheus")]),
         (stopped(master, "redis-server"), [alert("DatabaseDown", job="redis")]),
         (stopped(master, "keycloak"), [alert("ServiceDown", job="keycloak")]),
+        (never_backed_up(master), [alert("BackupNever")]),
         (drained(master, "w1"), [alert("SlurmNodeDrained", node="w1", reason="new disk")]),
         (jobs(lab, ["--nodes=2", "--wrap=true"]), [alert("SlurmPartitionStuck", partition="main")]),
         (no_accounting(lab), [alert("SlurmdbdDown"), alert("SlurmDBDQueueGrowing")]),

@@ -76,6 +76,7 @@ def outside():
         run(["ip", "link", "set", outer, "up"])
         run(["ip", "-n", name, "address", "add", "10.98.1.2/30", "dev", inner])
         run(["ip", "-n", name, "link", "set", inner, "up"])
+        run(["ip", "-n", name, "route", "add", "default", "via", "10.98.1.1"])
         yield name, "10.98.1.1"
     finally:
         run(["ip", "link", "delete", outer], check=False)
@@ -101,3 +102,27 @@ with socket.create_connection(('{address}', {port}), 3) as connection:
     finally:
         network.unpublish()
     assert asked(80) == ""
+
+
+def test_it_was_installed_without_a_way_out(lab, outside):
+    """From the mirror's directory alone; this machine passes nothing on for the lab's."""
+    name, _ = outside
+    ask = ["timeout", "3", "python3", "-c", "import socket; socket.create_connection(('10.98.1.2', 8000), 2)"]
+    serve = ["ip", "netns", "exec", name, sys.executable, "-m", "http.server", "--bind", "10.98.1.2", "8000"]
+    with subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for("there is something outside", lambda: run(ask, check=False).returncode == 0)
+            for node in (lab.master, *lab.workers):
+                assert node.run(ask, check=False).returncode
+                sources = node.run(["apt-get", "indextargets", "--format", "$(URI)"]).stdout.split()
+                assert sources
+                assert all(uri.startswith(f"file:{settings.MIRROR}/") for uri in sources), sources
+        finally:
+            server.terminate()
+    lab.master.run(["sh", "-c", f"cd {settings.MIRROR} && sha256sum --quiet --check SHA256SUMS"], timeout=120)
+
+
+def test_a_mirror_needs_a_place():
+    refused = subprocess.run(["make", "mirror"], cwd=settings.REPOSITORY, capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "say where: make mirror DIR=" in refused.stderr

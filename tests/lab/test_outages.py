@@ -24,7 +24,7 @@ def test_a_master_that_loses_power(lab, master, hub, laptop):
     notebook = hub.start_server("marie", account="physics")
     job = lab.running_job("w2", 90)
     script = """
-cluster = gateway.new_cluster(account="physics", memory=0.3)
+cluster = gateway.new_cluster(account="physics", memory=300)
 cluster.scale(1)
 name = cluster.name
 client = cluster.get_client()
@@ -133,24 +133,31 @@ def small_disks(node, volumes):
         move(back)
 
 
-def test_a_full_disk_under_the_databases(lab, master, hub):
+def test_a_full_disk_under_the_databases(lab, master):
     """Jobs run on meanwhile and nothing of them is lost; with room again, all is well without anybody's doing."""
+    fillers = [f"{path}/filler{size}" for path in DATABASES.values() for size in ("1M", "1k")]
+    table = [
+        "runuser",
+        "-u",
+        "postgres",
+        "--",
+        "psql",
+        "-c",
+        "CREATE TABLE outage AS SELECT generate_series(1, 100000)",
+    ]
     with small_disks(master, DATABASES):
-        the_lab.healthy(master)
-        fill = "dd if=/dev/zero of=$0/filler bs=1M 2>/dev/null; dd if=/dev/zero of=$0/filler2 bs=1k 2>/dev/null; true"
-        for path in DATABASES.values():
-            master.run(["sh", "-c", fill, path])
-        refused = master.run(
-            ["runuser", "-u", "postgres", "--", "psql", "-c", "CREATE TABLE full AS SELECT generate_series(1, 100000)"],
-            check=False,
+        lab.wait_for(
+            "accounts can be read", lambda: not master.run(["sacctmgr", "-n", "show", "user"], check=False).returncode
         )
-        assert "No space left on device" in refused.stderr
-        jobs = [lab.running_job("w1", 1) for _ in range(3)]
-        wait_for("they have run", lambda: not master.run(["squeue", "-h", "-u", "ada"]).stdout, timeout=60)
-        for path in DATABASES.values():
-            master.run(["rm", f"{path}/filler", f"{path}/filler2"])
+        for filler in fillers:
+            master.run(["dd", "if=/dev/zero", f"of={filler}", f"bs={filler[-2:]}"], check=False)
+        assert "No space left on device" in master.run(table, check=False, timeout=60).stderr
+        words = ["sbatch", "--parsable", "--chdir=/tmp", "--mem=10", "--output=/dev/null", "--wrap=true"]
+        ran = [lab.as_user("ada", words).stdout.strip() for _ in range(3)]
+        lab.wait_for("they have run", lambda: not master.run(["squeue", "-h", "-u", "ada"]).stdout)
+        master.run(["rm", *fillers])
         freed = time.monotonic()
         the_lab.healthy(master)
         print(f"all is well {time.monotonic() - freed:.0f} s after there was room")
-        for job in jobs:
-            wait_for(f"job {job} is accounted", lambda job=job: accounted(lab, job) == ("COMPLETED", "0"), timeout=90)
+        for job in ran:
+            lab.wait_for(f"{job} is accounted", lambda job=job: accounted(lab, job) == ("COMPLETED", "0"), timeout=90)
