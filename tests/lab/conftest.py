@@ -5,6 +5,7 @@ import copy
 import json
 
 import pytest
+import yaml
 
 from tests.lab import hub as the_hub
 from tests.lab.browser import chromium
@@ -134,6 +135,13 @@ def lab():
 def master(lab):
     """The lab's master."""
     return lab.master
+
+
+@pytest.fixture(scope="session")
+def verifiers():
+    """What each of Test Kitchen's suites runs on its machine to see whether all is well, ``{suite: command}``."""
+    suites = yaml.safe_load((settings.REPOSITORY / "kitchen.yml").read_text())["suites"]
+    return {suite["name"]: suite["verifier"]["command"] for suite in suites}
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ cluster.shutdown()
         master.stop(hard=True)
         started = time.monotonic()
         the_lab.boot("master")
-        the_lab.healthy(master)
+        the_lab.healthy(master, timeout=240)
         print(f"all is well {time.monotonic() - started:.0f} s after power came back")
 
         assert set(jobs(lab)) == before
@@ -97,7 +97,7 @@ def test_a_worker_that_the_master_cannot_reach_for_two_minutes(lab, master, hub)
     wait_for("the other one goes on to its end", lambda: accounted(lab, after) == ("COMPLETED", "0"), timeout=90)
     ping = ["salt", "--out=txt", "--timeout=5", "w2", "test.ping"]
     wait_for("w2 does what Salt says", lambda: "True" in master.run(ping, check=False).stdout, timeout=90)
-    the_lab.healthy(master)
+    the_lab.healthy(master, timeout=240)
     print(f"all is well {time.monotonic() - healed:.0f} s after the network came back")
     assert hub.server("marie")["ready"]
     assert hub.jobs()["marie"]["id"] == notebook
@@ -157,7 +157,7 @@ def test_a_full_disk_under_the_databases(lab, master):
         lab.wait_for("they have run", lambda: not master.run(["squeue", "-h", "-u", "ada"]).stdout)
         master.run(["rm", *fillers])
         freed = time.monotonic()
-        the_lab.healthy(master)
+        the_lab.healthy(master, timeout=240)
         print(f"all is well {time.monotonic() - freed:.0f} s after there was room")
         for job in ran:
             lab.wait_for(f"{job} is accounted", lambda job=job: accounted(lab, job) == ("COMPLETED", "0"), timeout=90)

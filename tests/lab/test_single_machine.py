@@ -43,6 +43,10 @@ def test_all_is_well_and_stays_as_it_is(alone):
     assert {name for name, state in states.items() if state["changes"] or state["result"] is not True} == set()
 
 
+def test_what_kitchen_verifies_holds_here(alone, verifiers):
+    alone.run(["sh", "-c", verifiers["single-node"]])
+
+
 def test_people_run_jobs_on_it(alone):
     told = alone.run(["runuser", "-l", "ada", "-c", "timeout 60 srun --account=physics sh -c 'hostname; pwd'"]).stdout
     assert told.split() == ["alone", "/home/ada"]

@@ -70,9 +70,9 @@ def in_service(master, name):
     return not joining and name in master.run(["sinfo", "-h", "-N", "-o", "%N"], check=False).stdout.split()
 
 
-def healthy(master):
+def healthy(master, timeout=120):
     """Return the doctor's page once it finds nothing wrong; raises ``RuntimeError`` with the page if it still does."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + timeout
     # What a highstate restarts at its end may be on its way.
     while (found := master.run(["salt-run", "cluster.doctor"], check=False, timeout=120)).returncode:
         if time.monotonic() > deadline:
