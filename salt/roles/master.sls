@@ -1,6 +1,7 @@
 # The machine that runs the services.
 include:
   - salt.master
+  - salt.cloud
   - salt.minion
   - base
   - firewall

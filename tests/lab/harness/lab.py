@@ -10,6 +10,9 @@ from .shell import CommandFailed, run, step, wait_for
 
 COMPLETE = settings.STATE / "complete"
 BOOTSTRAP = f"{settings.CHECKOUT}/salt/bootstrap/master.sh"
+# The two ways to bring a machine in.
+SALT_SSH = ("salt-ssh", "{name}", "state.apply", "bootstrap.minion")
+SALT_CLOUD = ("salt-cloud", "-p", "worker", "{name}")
 
 
 def node(name):
@@ -57,10 +60,10 @@ def up():
     COMPLETE.touch()
 
 
-def add(master, worker):
-    """Add a booted worker that the pillar names: trust, one salt-ssh command, and wait until it is in service."""
+def add(master, worker, by=SALT_SSH):
+    """Add a booted worker that the pillar names: trust, one command, and wait until it is in service."""
     site.trust(master, worker)
-    watched(master, ["salt-master"], ["salt-ssh", worker.name, "state.apply", "bootstrap.minion"], timeout=300)
+    watched(master, ["salt-master"], [word.format(name=worker.name) for word in by], timeout=300)
     wait_for(f"{worker.name} is in service", lambda: in_service(master, worker.name), timeout=300, interval=0.5)
 
 
