@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 
 # Of Slurm's node states: the node has registered, answers, and is not given up. "*" means it does not answer.
 _GONE = ("down", "unknown", "future", "invalid", "power")
+# Slurm's reason for a node that it has given up by itself. One that somebody set down or drained has that person's.
+_GIVEN_UP = "Not responding"
+# How the reason ends of those that were drained here because they are dead.
+_FOUND = "does not answer (found by the cluster's master)"
 
 
 def members():
@@ -38,7 +42,8 @@ def members():
 
 def joining():
     """
-    Return the ids (a list) of workers that are connected to the master and not in service in Slurm, or new over SSH.
+    Return the ids (a list) of workers that are connected to the master and not in service in Slurm, or new over SSH, or
+    back from the dead (:func:`look_for_dead`).
 
     Raises :class:`~salt.exceptions.CommandExecutionError` if the pillar is not valid or slurmctld does not answer:
     without it nobody can join.
@@ -49,7 +54,7 @@ def joining():
 
         salt-run membership.joining
     """
-    in_service = {name for name, state in node_states().items() if serves(state)}
+    in_service = {name for name, state in node_states().items() if serves(state)} - set(returned(_reasons()))
     connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
     return [
         name
@@ -101,14 +106,68 @@ def node_states():
     return dict(line.split() for line in result.stdout.splitlines())
 
 
+def _reasons():
+    """Return ``{node: (state, since, reason)}`` of all nodes, in Slurm's words, which has some for none too."""
+    result = _slurm("sinfo", "--noheader", "--Node", "--format=%N|%T|%H|%E")
+    rows = (line.split("|", 3) for line in result.stdout.splitlines())
+    return {node: (state, since, reason) for node, state, since, reason in rows}
+
+
 def serves(state):
     """Whether a node in this state of ``sinfo`` (such as ``idle``, ``down*``) has registered and answers."""
     return not state.endswith("*") and not state.startswith(_GONE)
 
 
+def look_for_dead(after):
+    """
+    Drain the workers that are dead: Slurm gave them up more than ``after`` seconds ago. Nothing is deleted.
+
+    Each is told as the event ``qhub/node/<id>/dead`` with the time since when. A worker that somebody set down or
+    drained is left alone. One that comes back stays drained until it has joined anew (``orch.converge``).
+
+    Returns the ids (a list) of workers that were drained so, and answer again. Raises
+    :class:`~salt.exceptions.CommandExecutionError` while slurmctld does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.look_for_dead 3600
+    """
+    rows = _reasons()
+    for node, since in dead(rows, time.time() - after).items():
+        reason = f"dead since {since}: {_FOUND}"
+        _slurm("scontrol", "update", f"nodename={node}", "state=drain", f"reason={reason}")
+        log.error("%s is drained: %s", node, reason)
+        _tell(node, "dead", {"since": since})
+    return returned(rows)
+
+
+def dead(rows, before):
+    """
+    Return ``{node: since}`` of those that Slurm gave up before a time, and nobody else has touched.
+
+    rows
+        ``{node: (state, since, reason)}``, as ``sinfo`` has them.
+    before
+        Seconds since 1970.
+    """
+    return {
+        node: since
+        for node, (state, since, reason) in rows.items()
+        if (state, reason) == ("down*", _GIVEN_UP) and time.mktime(time.strptime(since, "%Y-%m-%dT%H:%M:%S")) < before
+    }
+
+
+def returned(rows):
+    """Return the nodes (a list) that were drained as dead and answer again; ``rows`` as for :func:`dead`."""
+    return sorted(node for node, (state, _, reason) in rows.items() if reason.endswith(_FOUND) and serves(state))
+
+
 def prove(nodes, timeout=60):
     """
-    Wait until Slurm has each of ``nodes`` (a list of ids) in service, and run a job there.
+    Wait until Slurm has each of ``nodes`` (a list of ids) in service, and run a job there. One that was drained as dead
+    is drained no more, unless the job does not run.
 
     Each node that did is told as the event ``qhub/node/<id>/ready``, each other one as ``qhub/node/<id>/failed``, with
     the seconds it took or the reason.
@@ -125,12 +184,15 @@ def prove(nodes, timeout=60):
         salt-run membership.prove '[w1, w2]'
     """
     start = time.monotonic()
-    ready, waiting = [], list(nodes)
+    ready, waiting, resumed = [], list(nodes), {}
     reasons = dict.fromkeys(waiting, "is not in Slurm")
     while waiting and time.monotonic() < start + timeout:
         states = node_states()
         for name in [name for name in waiting if name in states]:
             reasons[name] = f"is {states[name]} in Slurm"
+            if name in returned(rows := _reasons()):
+                resumed[name] = rows[name][2]
+                _slurm("scontrol", "update", f"nodename={name}", "state=resume")
             if serves(states[name]) and _runs_a_job(name):
                 waiting.remove(name)
                 ready.append(name)
@@ -139,6 +201,8 @@ def prove(nodes, timeout=60):
         if waiting:
             time.sleep(0.3)
     for name in waiting:
+        if name in resumed:
+            _slurm("scontrol", "update", f"nodename={name}", "state=drain", f"reason={resumed[name]}")
         _tell(name, "failed", {"reason": reasons[name]})
     if waiting:
         raise CommandExecutionError("; ".join(f"{name} {reasons[name]} after {timeout} s" for name in waiting))

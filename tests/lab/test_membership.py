@@ -95,13 +95,76 @@ def test_a_removed_machine_waits_for_its_jobs(lab, master, w3):
     wait_for("the job is accounted", lambda: lab.state(job) == "COMPLETED")
 
 
-def test_a_reimaged_machine_rejoins_by_the_same_command(lab, master, w3):
-    the_lab.add(master, w3)
+def salt_cloud(master, name):
+    """Bring a node in by salt-cloud where that has to fail; return what it said."""
+    result = master.run(["salt-cloud", "-p", "worker", name], check=False)
+    assert result.returncode
+    return result.stdout + result.stderr
+
+
+def test_a_reimaged_machine_rejoins_by_the_same_command_of_salt_cloud(lab, master, w3):
+    since = master.run(["date", "+%F %T"]).stdout.strip()
+    accepted = "/etc/salt/pki/master/minions"
+    assert "w4 is no worker that the pillar names (nodes.sls); there are: w1, w2, w3" in salt_cloud(master, "w4")
+    master.run(["ssh-keygen", "-R", w3.address], check=False)
+    assert f"refused: the host key of {w3.address}" in salt_cloud(master, "w3")
+    assert master.run(["ls", accepted]).stdout.split() == ["master", "w1", "w2"]
+
+    the_lab.add(master, w3, by=the_lab.SALT_CLOUD)
+    assert w3.run(["stat", "-c", "%a", "/etc/salt/pki/minion/minion.pem"]).stdout.strip() == "400"
+    assert w3.run(["find", "/tmp", "-name", "minion.pem"]).stdout == ""
+    key = master.read(f"{accepted}/w3")
+
     w3.destroy()
     bare = the_lab.boot("w3")
-    the_lab.add(master, bare)
-    _, output = lab.job("ada", "--nodelist=w3", "hostname")
-    assert output.split() == ["w3"]
+    assert f"refused: the host key of {w3.address}" in salt_cloud(master, "w3"), "another machine could answer there"
+    the_lab.add(master, bare, by=the_lab.SALT_CLOUD)
+    assert lab.job("ada", "--nodelist=w3", "hostname")[1].split() == ["w3"]
+    assert master.read(f"{accepted}/w3") == key
+    journal = master.run(["journalctl", "-q", "-o", "cat", "--since", since]).stdout
+    assert "PRIVATE KEY" not in journal
+
+
+@pytest.fixture
+def impatient(master):
+    """A master that gives a worker up within seconds. What is shortened is patience."""
+
+    def patience(slurm, salt):
+        master.run(["sed", "-i", f"s/^SlurmdTimeout=.*/SlurmdTimeout={slurm}/", "/etc/slurm/slurm.conf"])
+        master.run(["sed", "-i", f"s/dead_after: .*/dead_after: {salt}/", "/etc/salt/master.d/qhub.conf"])
+        master.run(["scontrol", "reconfigure"])
+        master.run(["systemctl", "restart", "salt-master"])
+
+    def answers():
+        return master.run(["salt", "--out=txt", "--timeout=5", "*", "test.ping"], check=False).stdout.count("True")
+
+    before = [master.read(path) for path in ("/etc/slurm/slurm.conf", "/etc/salt/master.d/qhub.conf")]
+    patience(10, 1)
+    yield
+    patience(300, 3600)
+    assert before == [master.read(path) for path in ("/etc/slurm/slurm.conf", "/etc/salt/master.d/qhub.conf")]
+    wait_for("all minions answer", lambda: answers() == len(settings.NODES), timeout=90)
+
+
+def test_a_dead_worker_is_drained_and_told_and_serves_again_when_it_is_back(lab, master, impatient):
+    def w2():
+        return master.run(["sinfo", "-h", "-N", "-n", "w2", "-o", "%T|%E"]).stdout.splitlines()[0]
+
+    events = "/tmp/events"
+    listen = f"timeout 300 salt-run --log-level=quiet state.event tagmatch='qhub/node/*/dead' count=1 >{events} 2>&1"
+    master.run(["sh", "-c", f"setsid sh -c {json.dumps(listen)} </dev/null >/dev/null 2>&1 &"])
+    machine = lab.node("w2")
+    machine.stop(hard=True)
+    try:
+        wait_for("w2 is drained", lambda: w2().startswith("drained*|dead since 2"), timeout=90)
+        assert w2().endswith(": does not answer (found by the cluster's master)")
+        wait_for("it is told", lambda: "qhub/node/w2/dead" in master.read(events), timeout=10)
+        assert "w2" in master.run(["salt-key", "--list=accepted"]).stdout.split(), "nothing is deleted"
+    finally:
+        the_lab.boot("w2")
+    wait_for("w2 serves again", lambda: w2().startswith("idle|"), timeout=120)
+    assert lab.job("ada", "--nodelist=w2", "hostname")[1].split() == ["w2"]
+    master.run(["rm", events])
 
 
 def test_a_worker_that_claims_to_be_the_master_gets_nothing(lab, master):

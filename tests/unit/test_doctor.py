@@ -300,6 +300,13 @@ def test_a_shared_directory_that_is_not_shared():
     assert fault(nodes.shared, site(left=["w1"]))[0] == ["w2: /home: the master does not see what is written there"]
 
 
+def test_a_worker_that_was_drained_as_dead_is_told_with_since_when(monkeypatch):
+    out = "w1|dead since 2026-11-25T22:00:00: does not answer\n" * 2 + "w2|none\n"
+    monkeypatch.setattr(nodes, "command", lambda *words: SimpleNamespace(stdout=out))
+    found = nodes.drained_as_dead({"w1": "is not connected", "w2": "no answer", "w3": "no answer"})
+    assert found == {"w1": "dead since 2026-11-25T22:00:00: does not answer"}
+
+
 def test_what_minions_answer():
     answer = {"cmd.run_all": {"stdout": '{"now": 1}', "stderr": ""}, "grains.get": ["worker"]}
     assert reports.report(answer) == {"now": 1, "roles": ["worker"]}

@@ -2,6 +2,7 @@
 Checks of Salt and of the nodes, on what these reported.
 """
 
+from .ask import command
 from .engine import Fault
 
 #: Seconds that a node's clock may differ, beside those that asking it took.
@@ -42,8 +43,19 @@ def minions(site):
     errors = {name: reports.get(name, {"error": "no answer"}).get("error") for name in site.members}
     silent = {name: error for name, error in errors.items() if error}
     if silent:
+        silent |= drained_as_dead(silent)
         raise Fault(*(f"{name}: {error}" for name, error in sorted(silent.items())), nodes=silent)
     return f"all {len(reports)} answer"
+
+
+def drained_as_dead(silent):
+    """Return ``{node: Slurm's reason}`` of those nodes of ``silent`` that ``membership.look_for_dead`` has drained."""
+    try:
+        out = command("sinfo", "--noheader", "--Node", "--format=%N|%E").stdout
+    except Fault:  # another check says so
+        return {}
+    reasons = dict(line.split("|", 1) for line in out.splitlines())
+    return {node: reasons[node] for node in silent if reasons.get(node, "").startswith("dead since ")}
 
 
 def roles(site):
