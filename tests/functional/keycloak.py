@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import json
 import zlib
+from unittest import mock
 
 import requests
 
@@ -240,20 +241,17 @@ class Keycloak:
 
 @contextlib.contextmanager
 def calls():
-    """Yield a list that fills with ``(method, path)`` of each request that is sent meanwhile, but for tokens."""
+    """Yield a list that fills with ``(method, path)`` of each request that Keycloak gets meanwhile, but for tokens."""
     sent, original = [], requests.adapters.HTTPAdapter.send
 
     def send(self, request, *arguments, **options):
         path = request.path_url.removeprefix("/auth")
-        if not path.endswith("/protocol/openid-connect/token"):
+        if request.url.startswith(URL) and not path.endswith("/protocol/openid-connect/token"):
             sent.append((request.method, path))
         return original(self, request, *arguments, **options)
 
-    requests.adapters.HTTPAdapter.send = send
-    try:
+    with mock.patch.object(requests.adapters.HTTPAdapter, "send", send):
         yield sent
-    finally:
-        requests.adapters.HTTPAdapter.send = original
 
 
 def writes(sent):

@@ -8,7 +8,7 @@ from tests.functional.keycloak import GROUPS, LDAP_PASSWORD, PEOPLE
 from tests.functional.realm_objects import DIRECT, GONE, LDAP, UNMANAGED, component, directory, login, merged, one, user
 
 MAPPERS = "org.keycloak.storage.ldap.mappers.LDAPStorageMapper"
-OFFICE = {
+OFFICE: dict = {
     "name": "office",
     "providerId": "user-attribute-ldap-mapper",
     "config": {

@@ -59,7 +59,7 @@ USERS = {
 
 def nodes(names=settings.NODES):
     """Return the pillar's ``nodes`` for the workers among ``names``."""
-    table = {name: {"address": settings.ADDRESSES[name]} for name in names if name != "master"}
+    table: dict[str, dict] = {name: {"address": settings.ADDRESSES[name]} for name in names if name != "master"}
     if "w2" in table:
         table["w2"]["features"] = ["highmem"]
     return {"nodes": table}
