@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.functional.conda_store import CondaStore
+from tests.functional.install import FromRegistries
 from tests.functional.keycloak import Keycloak, Realm
 from tests.functional.keycloak_service import KeycloakService
 from tests.functional.modules import Modules
@@ -15,6 +16,7 @@ from tests.lab.harness import image
 #: fixture -> its machine
 MACHINES: dict[str, type] = {
     "conda_store": CondaStore,
+    "from_registries": FromRegistries,
     "keycloak": Keycloak,
     "keycloak_service": KeycloakService,
     "slurm_machine": Slurm,
@@ -49,6 +51,7 @@ def started(name):
     return wait
 
 
+from_registries = started("from_registries")
 keycloak = started("keycloak")
 keycloak_service = started("keycloak_service")
 slurm_machine = started("slurm_machine")
