@@ -96,7 +96,7 @@ def users():
     first = {}
     print(f"{'people':>7} {'node':7} {'first s':>8} {'wall s':>7} {'CPU s':>7}   of 10 people: wall, CPU")
     for size in (10, 100, 1000, 10000):
-        pillar: dict = copy.deepcopy(site.USERS)
+        pillar = copy.deepcopy(site.USERS)
         pillar["users"] |= {
             f"u{n}": {"uid": 40000 + n, "full_name": f"User {n}", "accounts": ["physics"]} for n in range(size)
         }
