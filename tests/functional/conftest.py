@@ -1,5 +1,6 @@
 """Machines that tests share: those that the chosen tests need are started while the first of the tests run."""
 
+import contextlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,12 +32,11 @@ def starting(request):
     image.mirror()  # before two threads want it
     machines = {name: MACHINES[name]() for name in needed}
     pool = ThreadPoolExecutor(max_workers=2)
-    try:
-        yield {name: (machine, pool.submit(machine.start)) for name, machine in machines.items()}
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with contextlib.ExitStack() as ends:
         for machine in machines.values():
-            machine.destroy()
+            ends.callback(machine.destroy)
+        ends.callback(pool.shutdown, cancel_futures=True)
+        yield {name: (machine, pool.submit(machine.start)) for name, machine in machines.items()}
 
 
 def started(name):
