@@ -3,10 +3,12 @@
 SHELL := /bin/bash
 LAB := python3 -m tests.lab.harness
 BIN := .venv/bin
+# Programs in Python whose names do not say so.
+PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell mirror test screenshots lint bench
+.PHONY: help lab lab-down lab-status lab-shell mirror test screenshots lint static bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,12 +39,18 @@ screenshots: $(BIN)/.ready ## take the README's pictures of the lab anew (docs/i
 bench: $(BIN)/.ready ## the figures, each beside what it is compared to
 	@$(BIN)/python -m tests.bench
 
-lint: $(BIN)/.ready ## static checks
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+lint: static ## static checks, and every SLS rendered for every role
+	@$(BIN)/pytest --quiet tests/unit/test_compile.py tests/unit/test_dashboards.py
+
+static: $(BIN)/.ready $(BIN)/promtool
+	@$(BIN)/ruff check . $(PROGRAMS)
+	@$(BIN)/ruff format --check . $(PROGRAMS)
+	@$(BIN)/python -m tests.types
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/salt-lint $$(git ls-files '*.sls')
-	@shellcheck $$(git ls-files '*.sh') .ci/run
+	@shellcheck $$(git ls-files '*.sh') $$(git grep -l '^#!/bin/\(ba\)\?sh' -- ':!*.*') .ci/run
+	@$(BIN)/promtool check rules formulas/prometheus/files/rules/*.yml
+	@$(BIN)/promtool test rules tests/unit/rules/*.yml
 
 $(BIN)/.ready: tests/requirements.lock tests/lab/harness/settings.py
 	$(call debian_packages,TEST_PACKAGES)
@@ -50,6 +58,12 @@ $(BIN)/.ready: tests/requirements.lock tests/lab/harness/settings.py
 	@test -x $(BIN)/python || python3 -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/requirements.lock
 	@touch $@
+
+# The package's program alone: the package would start Prometheus.
+$(BIN)/promtool: $(BIN)/.ready
+	@apt-get update --quiet=2 && cd $(BIN) && apt-get download --quiet=2 -o APT::Sandbox::User=root prometheus
+	@dpkg-deb --fsys-tarfile $(BIN)/prometheus_*.deb | tar -xO ./usr/bin/promtool >$@.part
+	@rm $(BIN)/prometheus_*.deb && chmod +x $@.part && mv $@.part $@
 
 # Install what this machine lacks of a list in tests/lab/harness/settings.py.
 define debian_packages

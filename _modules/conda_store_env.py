@@ -58,6 +58,9 @@ import requests
 import yaml
 from salt.exceptions import CommandExecutionError
 
+__pillar__: dict
+__salt__: dict
+
 LEDGER = "managed-by-salt"  # the namespace whose metadata is the ledger
 NEW = "new"  # the build that will be made, in changes
 PAGE = 100  # conda-store gives no more, unless its max_page_size says so
@@ -246,7 +249,7 @@ class Declared(NamedTuple):
 def declare(environments):
     """Return ``(Declared, errors)`` of what the pillar says; pure. Errors are lines ``path: what is allowed``."""
     errors, found = [], {"environments": {}, "namespaces": {}}
-    options = {"purge": "none", "purge_limit": {}, "force": False, "timeout": 3600, "settings": {}}
+    options: dict = {"purge": "none", "purge_limit": {}, "force": False, "timeout": 3600, "settings": {}}
 
     def take(path, table, entry):
         taken = {}

@@ -67,6 +67,8 @@ import requests
 import requests.adapters
 from salt.exceptions import CommandExecutionError
 
+__salt__: dict
+
 MARK, OWNER = "managed-by", "salt"  # an attribute of what this module made
 LEDGER, HASHES = "managed-by.salt", "managed-by.salt.secrets"  # attributes of the realm, for the rest
 MASK = "**********"  # what Keycloak answers instead of a secret
@@ -1088,7 +1090,7 @@ def guard(changes, live, wanted, purge_limit=None, absent=None):
 
 def report(changes):
     """Return ``{object: {field: {old:, new:}}}`` with secrets as ``**``; pure."""
-    told = {}
+    told: dict[str, dict] = {}
     for change in changes:
         if change.action == "remove":
             told[change.label] = {"old": "present", "new": "absent"}
@@ -2047,7 +2049,7 @@ MARK_ATTRIBUTE = {
 }  # fmt: skip
 POLICIES = ("otpPolicy", "webAuthnPolicy")
 # Fields that the object's own path does not take, and how they are written.
-ASIDE = {
+ASIDE: dict[str, dict] = {
     "realm": {
         "defaultDefaultClientScopes": _Writer.default_scopes, "defaultOptionalClientScopes": _Writer.default_scopes,
         "defaultGroups": _Writer.default_groups, "localizationTexts": _Writer.texts,

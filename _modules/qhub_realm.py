@@ -20,6 +20,8 @@ Source: Keycloak's RealmRepresentation (Admin REST API, 26).
 
 import json
 
+__pillar__: dict
+
 ROLES = {
     "admin": "Administers the service",
     "developer": "Uses the service",
@@ -196,7 +198,7 @@ def client(name, pillar):
 
 def groups(settings, accounts):
     """Return the GroupRepresentations: one per role, one per account, one per directory with groups of its own."""
-    found = []
+    found: list[dict] = []
     for role in ROLES:
         clients = {name: [role] for name in CLIENTS}
         if role == "admin":

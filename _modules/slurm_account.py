@@ -52,6 +52,9 @@ from typing import Any, NamedTuple
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
+__pillar__: dict
+__salt__: dict
+
 OWNER = "managed by salt"
 LEAVING = f"{OWNER}, leaving"  # no new jobs; removed when the last one has ended
 ROOT = "root"
@@ -118,8 +121,8 @@ def _seconds_of(value, unit):
     if not match:
         # A number would be ambiguous: YAML reads an unquoted 12:00:00 as 43200.
         raise _Refused("a quoted time such as '30', '12:00:00' or '7-00:00:00', or null")
-    days, *parts = match.groups()
-    parts = [int(part) for part in parts if part is not None]
+    days, *rest = match.groups()
+    parts = [int(part) for part in rest if part is not None]
     if days is not None:
         hours, minutes, seconds = (*parts, 0, 0)[:3]
         return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
@@ -161,7 +164,7 @@ def _tres(value):
     if isinstance(value, str):
         value = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
     amounts = {}
-    for name, amount in (value or {}).items() if isinstance(value or {}, dict) else [(None, "")]:
+    for name, amount in (value or {}).items() if isinstance(value or {}, dict) else [("", "")]:
         match = _AMOUNT.fullmatch(str(amount))
         if isinstance(amount, bool) or not match or not re.fullmatch(r"[a-z]+(/[\w.:-]+)?", str(name)):
             raise _Refused("a mapping from TRES to a whole number (memory in M, or with K, M, G, T), or null")
@@ -987,15 +990,11 @@ def _options(kind, change):
     return (*clears, " ".join(rest))
 
 
-def _described(entry, name):
-    return f"'{' '.join(filter(None, (entry.get('description', name), f'({OWNER})')))}'"
-
-
 def _described(kind, change, live):
     """Return the word that sets a description, with the owner's mark if the object is this module's."""
     text = change.new.get("description", change.key.partition("@")[0])
     mine = change.action == "add" or (kind, change.key) in live.owned
-    return f"description='{' '.join(filter(None, (text, mine and f'({OWNER})')))}'"
+    return f"description='{' '.join(filter(None, (text, f'({OWNER})' if mine else '')))}'"
 
 
 def _resources(of, live, cluster):
@@ -1519,7 +1518,7 @@ class _Plan:
         config = _run(["scontrol", "show", "config"])["stdout"] if _controller_is_up() else ""
         enforced = re.search(r"AccountingStorageEnforce\s*=\s*(\S+)", config)
         missing = {"associations", "limits", "qos"} - set(enforced[1].split(",")) if enforced else set()
-        if missing:
+        if enforced and missing:
             self.notes.append(f"Slurm ignores {', '.join(sorted(missing))}: AccountingStorageEnforce is {enforced[1]}")
         new = sorted({c.key[0] for c in self.changes if c.action == "add" and c.kind == "association"})
         if new:

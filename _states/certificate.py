@@ -5,6 +5,8 @@ Certificates that somebody else issued: put in place if they are fit for their p
 import datetime
 from pathlib import Path
 
+__states__: dict
+
 try:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization

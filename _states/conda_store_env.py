@@ -9,6 +9,9 @@ compared, and ownership. Each takes ``connection`` as that module does.
 import salt.utils.args
 from salt.exceptions import CommandExecutionError
 
+__opts__: dict
+__salt__: dict
+
 
 def __virtual__():
     return True

@@ -13,6 +13,9 @@ import copy
 import salt.utils.args
 from salt.exceptions import CommandExecutionError
 
+__opts__: dict
+__salt__: dict
+
 
 def __virtual__():
     return True
@@ -357,7 +360,7 @@ def _present(name, realm, connection, part, identity, fields):  # noqa: PLR0917
     fields = copy.deepcopy(salt.utils.args.clean_kwargs(**fields))
     if "display_name" in fields:
         fields["name"] = fields.pop("display_name")
-    declared = [{**identity, **fields}]
+    declared: list | dict = [{**identity, **fields}]
     words = part.split(".", 2) if part.startswith("roles") else part.split(".", 1)
     for word in reversed(words):
         declared = {word: declared}

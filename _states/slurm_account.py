@@ -9,6 +9,9 @@ purging.
 import salt.utils.args
 from salt.exceptions import CommandExecutionError
 
+__opts__: dict
+__salt__: dict
+
 
 def __virtual__():
     return True

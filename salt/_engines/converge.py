@@ -11,6 +11,8 @@ import time
 import salt.runner
 import salt.utils.event
 
+__opts__: dict
+
 log = logging.getLogger(__name__)
 
 SETTLE = 1  # seconds: machines that start together are brought in together

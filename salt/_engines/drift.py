@@ -20,6 +20,8 @@ import salt.utils.atomicfile
 import salt.utils.event
 import salt.utils.files
 
+__opts__: dict
+
 log = logging.getLogger(__name__)
 
 METRICS = Path("/var/lib/prometheus/node-exporter/qhub_salt.prom")
@@ -42,7 +44,7 @@ def start(interval=0):
     ):
         nodes = Nodes(__opts__, runners.functions["cluster.compiled_pillar"])
         probe = Probe(bus)
-        changed, due = True, 0
+        changed, due = True, 0.0
         while True:
             wait = 1 if changed else max(due - time.monotonic(), 0.1)
             event = bus.get_event(wait=wait, full=True)
@@ -93,7 +95,7 @@ class Probe:
     """How long an event takes from whoever sends it to who listens."""
 
     def __init__(self, bus):
-        self.bus, self.tag, self.sent, self.took = bus, None, 0, 0
+        self.bus, self.tag, self.sent, self.took = bus, None, 0.0, 0.0
 
     def send(self):
         """Send an event whose tag nobody can guess, unless one is still on its way."""
@@ -127,7 +129,7 @@ class Nodes:
         self.path, self.keys = Path(opts["cachedir"], "highstates.json"), Path(opts["pki_dir"], "minions")
         self.runs = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.saved = json.dumps(self.runs)
-        self.pillar, self.members, self.key, self.look = pillar, set(self.runs), None, 0
+        self.pillar, self.members, self.key, self.look = pillar, set(self.runs), None, 0.0
 
     def vouches_for(self, content):
         """Return whether a return shows the token of the node whose id is in it."""

@@ -5,6 +5,8 @@ what to do.
 
 import salt.utils.color
 
+__opts__: dict
+
 MARKS = {"ok": ("ok", "GREEN"), "failed": ("FAILED", "RED"), "not checked": ("-", "YELLOW")}
 
 

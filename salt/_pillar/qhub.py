@@ -18,6 +18,9 @@ from pathlib import Path
 import jsonschema_rs
 import yaml
 
+__opts__: dict
+__salt__: dict
+
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
 #: What :func:`ext_pillar` adds.
@@ -272,7 +275,7 @@ def shown(path, value):
     secret = any(word in str(step).lower() for step in path for word in SECRET)
     if secret or "PRIVATE KEY" in str(value):
         return "**"
-    words = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
+    words: dict[type, str] = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
     text = next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -532,7 +535,7 @@ def environment_problems(parts):
     declared = parts.entries("environments")
     namespaces = {} if ("environments", "namespaces") in parts.broken else declared.get("namespaces", {})
     above = declared.get("settings", {})
-    levels = {("environments", name): entry for name, entry in declared.items() if "/" in name}
+    levels: dict[tuple, dict] = {("environments", name): entry for name, entry in declared.items() if "/" in name}
     for (*path, name), entry in levels.items():
         if not {"dependencies", "lockfile", "current_build"} & set(entry):
             yield (*path, name), {}, "dependencies, a lockfile or current_build in it"
@@ -540,9 +543,9 @@ def environment_problems(parts):
             for key in sorted({"channels", "dependencies", "variables"} & set(entry)):
                 yield (*path, name, key), entry[key], "not beside a lockfile"
     levels |= {("environments", "namespaces", name): entry for name, entry in namespaces.items()}
-    for path, entry in levels.items():
+    for where, entry in levels.items():
         for key in sorted(set(entry.get("settings", {})) - set(above)):
-            step = (*path, "settings", key)
+            step = (*where, "settings", key)
             yield step, entry["settings"][key], f"only what environments.settings.{key} says for all others"
 
 

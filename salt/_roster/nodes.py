@@ -7,6 +7,9 @@ Host keys are checked: each has to be in root's ``known_hosts`` on the master.
 import salt.pillar
 from salt.exceptions import SaltSystemExit
 
+__opts__: dict
+__utils__: dict
+
 
 def targets(tgt, tgt_type="glob", **kwargs):
     """

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+__context__: dict
+
 UNIT = "qhub-backup.service"
 PROGRAM = "/usr/local/sbin/qhub-backup"
 #: There while a bare machine is being restored (``master.sh --restore``).
@@ -72,7 +74,7 @@ def restore(snapshot=None):
     words = [PROGRAM, "restore", str(snapshot)]
     said = []
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             sys.stderr.write(line)
             said.append(line.rstrip())
     if process.returncode:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import salt.pillar
 
+__opts__: dict
+__salt__: dict
+
 
 def validate():
     """

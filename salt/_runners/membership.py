@@ -11,6 +11,9 @@ from pathlib import Path
 import salt.utils.network
 from salt.exceptions import CommandExecutionError
 
+__opts__: dict
+__salt__: dict
+
 log = logging.getLogger(__name__)
 
 # Of Slurm's node states: the node has registered, answers, and is not given up. "*" means it does not answer.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from salt.crypt import write_keys
 
+__opts__: dict
+
 
 def preseed(minion_id):
     """

@@ -164,7 +164,7 @@ class Wheel:
         self.metadata = email.message_from_bytes(self.zip.read(f"{self.info}/METADATA"))
         self.name, self.version = canonicalize_name(self.metadata["Name"]), self.metadata["Version"]
         tags = email.message_from_bytes(self.zip.read(f"{self.info}/WHEEL"))
-        pure = all(tag.endswith("-none-any") for tag in tags.get_all("Tag"))
+        pure = all(tag.endswith("-none-any") for tag in tags.get_all("Tag", []))
         self.pure = pure and tags["Root-Is-Purelib"].lower() == "true"
 
     def depends(self, wheels, extras=("",)):
@@ -182,7 +182,7 @@ class Wheel:
     def package(self, wheels):
         """Return the package: files where conda wants them, and a script for each entry point."""
         site, programs = ("site-packages", "python-scripts") if self.pure else (SITE, "bin")
-        files = {}
+        files: dict[str, tuple[bytes, bool, bool]] = {}
         for entry in self.zip.infolist():
             if entry.is_dir():
                 continue
@@ -190,10 +190,10 @@ class Wheel:
             special = re.match(r"[^/]+\.data/([^/]+)/(.*)", entry.filename)
             kind, path = special.groups() if special else ("purelib", entry.filename)
             if kind == "scripts":
-                python = content.startswith(b"#!python")
-                if python:
+                has_python = content.startswith(b"#!python")
+                if has_python:
                     content = f"#!{PLACEHOLDER}/bin/python".encode() + content[content.index(b"\n") :]
-                files[f"{programs}/{path}"] = content, True, python
+                files[f"{programs}/{path}"] = content, True, has_python
             elif kind == "data":
                 files[path] = content, executable, False
             elif kind == "headers":
@@ -219,14 +219,20 @@ class Wheel:
 
     def scripts(self):
         """Return the wheel's programs: ``{name: "module:function"}``."""
-        points = configparser.ConfigParser(delimiters=("=",))
-        points.optionxform = str
+        points = _Points(delimiters=("=",))
         name = f"{self.info}/entry_points.txt"
         if name in self.zip.namelist():
             points.read_string(self.zip.read(name).decode())
         if not points.has_section("console_scripts"):
             return {}
         return {name: target.split("[")[0].strip() for name, target in points["console_scripts"].items()}
+
+
+class _Points(configparser.ConfigParser):
+    """Entry points, whose names are as they are written."""
+
+    def optionxform(self, optionstr):
+        return optionstr
 
 
 def script(target):

@@ -126,9 +126,9 @@ def member(archive, name, scratch):
         return archive
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            for inside in opened.namelist():
-                if inside.rsplit("/", 1)[-1] == name:
-                    return Path(opened.extract(inside, scratch))
+            for path in opened.namelist():
+                if path.rsplit("/", 1)[-1] == name:
+                    return Path(opened.extract(path, scratch))
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as opened:
             for inside in opened.getmembers():

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import requests
 
@@ -46,19 +47,20 @@ class Calls:
     """Counts requests of this process while it is entered."""
 
     def __enter__(self):
-        self.number, self.request = 0, requests.Session.request
+        self.number, request = 0, requests.Session.request
 
         def counted(session, *arguments, **options):
             self.number += 1
-            return self.request(session, *arguments, **options)
+            return request(session, *arguments, **options)
 
-        requests.Session.request = counted
+        self.patch = mock.patch.object(requests.Session, "request", counted)
+        self.patch.start()
         self.start = time.monotonic()
         return self
 
     def __exit__(self, *error):
         self.seconds = time.monotonic() - self.start
-        requests.Session.request = self.request
+        self.patch.stop()
 
 
 def fill(machine, first, last):

@@ -127,7 +127,8 @@ def main(arguments=()):
         salt.mkdir()
         os.environ["PATH"] = search_path(programs)
         try:
-            slurm.start(programs)
+            slurm.start()
+            slurm.fill(programs)
             rows = measure(slurm, Modules("slurm_account", salt), programs / "started", declaration(accounts, users))
         finally:
             slurm.destroy()

@@ -6,8 +6,6 @@ Held jobs in the queue of one slurmctld on this machine: as one array, and each 
 """
 
 import json
-import tempfile
-from pathlib import Path
 
 from tests.functional.slurm import INSTALL, Slurm
 from tests.lab.harness.settings import REPOSITORY
@@ -116,19 +114,18 @@ def show(title, rows):
 
 def main():
     slurm = Slurm()
-    with tempfile.TemporaryDirectory() as directory:
-        try:
-            slurm.start(Path(directory))
-            prepare(slurm)
-            print(f"  {'':37} {'seconds':>7} {'slurmctld':>12} {'other CPU':>10} {'processes':>10}   ours of theirs")
-            for single in (False, True):
-                for size in SIZES:
-                    fill(slurm, size, single)
-                    rows = probe(slurm)
-                    assert rows.pop("jobs") == size
-                    show(f"{size} {'jobs' if single else 'tasks of an array'}", rows)
-        finally:
-            slurm.destroy()
+    try:
+        slurm.start()
+        prepare(slurm)
+        print(f"  {'':37} {'seconds':>7} {'slurmctld':>12} {'other CPU':>10} {'processes':>10}   ours of theirs")
+        for single in (False, True):
+            for size in SIZES:
+                fill(slurm, size, single)
+                rows = probe(slurm)
+                assert rows.pop("jobs") == size
+                show(f"{size} {'jobs' if single else 'tasks of an array'}", rows)
+    finally:
+        slurm.destroy()
 
 
 if __name__ == "__main__":

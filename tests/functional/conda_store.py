@@ -28,7 +28,7 @@ NAME = "master.cluster.internal"
 SHARED = "/opt/qhub/shared/conda"
 UNITS = ("conda-store-server", "conda-store-worker", "conda-store-channels", "redis-server")
 
-PILLAR = {
+PILLAR: dict = {
     "cluster": {
         "cluster": {
             "name": "qhub",

@@ -534,7 +534,7 @@ def role(realm, path):
     """Return a role with what it consists of, as in a RealmRepresentation."""
     composites = realm.hand("GET", f"{path}/composites")
     names = {entry["id"]: entry["clientId"] for entry in realm.hand("GET", "clients")}
-    split = {"realm": [], "client": {}}
+    split: dict = {"realm": [], "client": {}}
     for entry in composites:
         if entry["clientRole"]:
             split["client"].setdefault(names[entry["containerId"]], []).append(entry["name"])

@@ -66,13 +66,13 @@ USERS = ("ada", "bob", "cat")
 
 
 class Slurm:
-    """The machine: ``start`` it once, ``reset`` its database as often as needed, ``destroy`` it."""
+    """The machine: ``start`` it once, ``fill`` a directory of programs, ``reset`` its database, ``destroy`` it."""
 
     def __init__(self):
         self.node = Node("slurm", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
 
-    def start(self, programs):
-        """Boot, install and configure; fill the directory ``programs`` with what enters the machine."""
+    def start(self):
+        """Boot, install and configure."""
         image.mirror()
         self.node.destroy()
         with step("Booting a machine with slurmdbd"):
@@ -104,6 +104,9 @@ class Slurm:
                 "create user slurm@localhost identified via unix_socket;grant all on slurm_acct_db.* to slurm@localhost"
             )
             self.reset()
+
+    def fill(self, programs):
+        """Fill the directory ``programs`` with what enters the machine."""
         for program in PROGRAMS:
             path = programs / program
             enter = shlex.join(self.node.command([program]))

@@ -123,7 +123,7 @@ def space(site):
 def test_an_environment_is_made_changed_taken_back_and_trimmed(site, space):
     assert site.state({"x": ["beta"]}, test=True)["result"] is None
     assert space not in [row["name"] for row in site.machine.get("namespace/")]
-    told = {"x": {"channels": [site.channels.tiny], "dependencies": ["beta"], "description": "For all"}}
+    told: dict = {"x": {"channels": [site.channels.tiny], "dependencies": ["beta"], "description": "For all"}}
     changes = site.apply(told)
     assert changes["x"]["build"] == {"old": None, "new": "new"}
     first = site.current()
@@ -176,7 +176,7 @@ def test_a_build_that_fails_leaves_what_works_and_is_not_repeated(site, space):
 
 def test_channels_keep_their_order_and_a_word_asks_for_another_build(site):
     both = [site.channels.tiny, site.channels.second]
-    told = {name: {"channels": both, "dependencies": ["alpha"]} for name in ("x", "y")}
+    told: dict[str, dict] = {name: {"channels": both, "dependencies": ["alpha"]} for name in ("x", "y")}
     site.apply(told)
     first = {name: site.current(name) for name in told}
     told["x"]["channels"] = both[::-1]
@@ -370,7 +370,7 @@ def test_settings_are_part_of_what_is_built_and_do_not_leak(site, space):
 
 def test_namespaces_have_metadata_and_roles_and_go_when_others_refer_to_them(site, space):
     other = f"{space}-other"
-    told = {**OPTIONS, "namespaces": {space: {"metadata": {"who": "ada"}, "roles": {other: "editor"}}, other: {}}}
+    told: dict = {**OPTIONS, "namespaces": {space: {"metadata": {"who": "ada"}, "roles": {other: "editor"}}, other: {}}}
 
     def apply(expected):
         would = site.modules.state("managed", "d", environments=told, test=True)["changes"]

@@ -8,7 +8,7 @@ from tests.functional.keycloak import GROUPS, LDAP_PASSWORD, PEOPLE
 from tests.functional.realm_objects import DIRECT, GONE, LDAP, UNMANAGED, component, directory, login, merged, one, user
 
 MAPPERS = "org.keycloak.storage.ldap.mappers.LDAPStorageMapper"
-OFFICE = {
+OFFICE: dict = {
     "name": "office",
     "providerId": "user-attribute-ldap-mapper",
     "config": {
@@ -49,13 +49,32 @@ def federated(*mappers, secret=LDAP_PASSWORD, **config):
     return declared
 
 
-@pytest.fixture
-def federation(realm):
-    """A realm in which all of the directory's people have signed in."""
+def signed_in(realm):
+    """Make the federation and let all of the directory's people sign in; return the realm."""
     realm.managed(federated(OFFICE, MEMBERS))
     for name in PEOPLE:
         assert login(realm, name, f"{name}-s3cret")["access_token"]
     return realm
+
+
+@pytest.fixture
+def federation(realm):
+    """A realm in which all of the directory's people have signed in."""
+    return signed_in(realm)
+
+
+@pytest.fixture(scope="module")
+def kept(new_realm):
+    made = new_realm()
+    yield signed_in(made)
+    made.delete()
+
+
+@pytest.fixture
+def lasting(kept):
+    """Such a realm, of several tests: none loses its people, and what one declares is declared back for the next."""
+    kept.apply(federated(OFFICE, MEMBERS))
+    return kept
 
 
 def identities(realm):
@@ -70,15 +89,15 @@ def mapping(realm, name):
     return one(realm.hand("GET", "components", parent=component(realm, "directory")["id"]), "name", name)
 
 
-def test_people_of_the_directory_sign_in_and_its_groups_come_with_them(federation):
-    federation.hand("POST", f"user-storage/{component(federation, 'directory')['id']}/mappers/"
-                    f"{mapping(federation, 'groups')['id']}/sync", direction="fedToKeycloak")  # fmt: skip
+def test_people_of_the_directory_sign_in_and_its_groups_come_with_them(lasting):
+    lasting.hand("POST", f"user-storage/{component(lasting, 'directory')['id']}/mappers/"
+                    f"{mapping(lasting, 'groups')['id']}/sync", direction="fedToKeycloak")  # fmt: skip
     for name, (_, last) in PEOPLE.items():
-        found = user(federation, name)
+        found = user(lasting, name)
         assert found["lastName"] == last
         assert found["attributes"]["office"] == [name]
         assert set(found["groups"]) == {f"/{group}" for group, members in GROUPS.items() if name in members}
-    assert "error" in login(federation, "grace", "not-hers", check=False)
+    assert "error" in login(lasting, "grace", "not-hers", check=False)
 
 
 SURNAME = {**OFFICE, "config": {**OFFICE["config"], "ldap.attribute": ["sn"]}}
@@ -93,27 +112,27 @@ CHANGES = {  # what is changed: (declaration, the field that is told)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_ids_and_imported_people_survive_any_change_of_the_federation(federation, change):
+def test_ids_and_imported_people_survive_any_change_of_the_federation(lasting, change):
     declared, field = CHANGES[change]
-    ident, mappers, people = identities(federation)
+    ident, mappers, people = identities(lasting)
     assert set(people) == set(PEOPLE)
-    offline = login(federation, "grace", "grace-s3cret", scope="offline_access")["refresh_token"]
-    changes = federation.managed(declared)
+    offline = login(lasting, "grace", "grace-s3cret", scope="offline_access")["refresh_token"]
+    changes = lasting.managed(declared)
     assert all(key.startswith("federation") for key in changes) and changes
     if field:
         assert set(changes["federation/directory"]) == {field}
-    after = identities(federation)
+    after = identities(lasting)
     assert (after[0], after[2]) == (ident, people)
     assert after[1].items() >= mappers.items()
-    token = federation.keycloak.grant(federation.name, "refresh_token", client_id="app", refresh_token=offline)
+    token = lasting.keycloak.grant(lasting.name, "refresh_token", client_id="app", refresh_token=offline)
     assert token["access_token"], "who is signed in stays so"
-    assert login(federation, "grace", "grace-s3cret")
+    assert login(lasting, "grace", "grace-s3cret")
 
 
-def test_a_second_run_adds_no_second_federation(federation):
+def test_a_second_run_adds_no_second_federation(lasting):
     for declared in (federated(OFFICE, MEMBERS), federated(OFFICE, MEMBERS, priority="5")):
-        federation.managed(declared)
-        found = federation.hand("GET", "components", type=LDAP)
+        lasting.managed(declared)
+        found = lasting.hand("GET", "components", type=LDAP)
         assert [entry["name"] for entry in found] == ["directory"]
 
 
@@ -125,12 +144,12 @@ def test_two_federations_of_one_name_are_refused(federation):
     assert "directory" in comment and "two" in comment.lower()
 
 
-def test_another_kind_of_federation_under_the_name_is_refused_not_recreated(federation):
+def test_another_kind_of_federation_under_the_name_is_refused_not_recreated(lasting):
     declared = federated()
     declared["components"][LDAP][0]["providerId"] = "kerberos"
-    before = identities(federation)
-    assert "cannot become kerberos" in federation.refused(declared)
-    assert identities(federation) == before
+    before = identities(lasting)
+    assert "cannot become kerberos" in lasting.refused(declared)
+    assert identities(lasting) == before
 
 
 def test_a_federation_is_not_purged_with_its_people_unless_forced(federation):
@@ -141,23 +160,23 @@ def test_a_federation_is_not_purged_with_its_people_unless_forced(federation):
     assert federation.managed(empty, purge="owned", force=True)["federation/directory"] == GONE
 
 
-def test_a_mapper_and_a_setting_changed_by_hand_are_repaired(federation):
+def test_a_mapper_and_a_setting_changed_by_hand_are_repaired(lasting):
     declared = federated(OFFICE, MEMBERS)
-    before = identities(federation)
-    entry = mapping(federation, "groups")
-    federation.hand("PUT", f"components/{entry['id']}", {**entry, "config": {**entry["config"], "mode": ["LDAP_ONLY"]}})
-    assert federation.managed(declared)
-    assert mapping(federation, "groups")["config"]["mode"] == ["READ_ONLY"]
-    federation.hand("DELETE", f"components/{mapping(federation, 'office')['id']}")
-    assert federation.managed(declared)
-    assert mapping(federation, "office")["config"]["user.model.attribute"] == ["office"]
-    found = component(federation, "directory")
+    before = identities(lasting)
+    entry = mapping(lasting, "groups")
+    lasting.hand("PUT", f"components/{entry['id']}", {**entry, "config": {**entry["config"], "mode": ["LDAP_ONLY"]}})
+    assert lasting.managed(declared)
+    assert mapping(lasting, "groups")["config"]["mode"] == ["READ_ONLY"]
+    lasting.hand("DELETE", f"components/{mapping(lasting, 'office')['id']}")
+    assert lasting.managed(declared)
+    assert mapping(lasting, "office")["config"]["user.model.attribute"] == ["office"]
+    found = component(lasting, "directory")
     found["config"] |= {"usersDn": ["ou=nobody,dc=example,dc=org"], "bindCredential": ["**********"]}
-    federation.hand("PUT", f"components/{found['id']}", found)
-    assert "federation/directory" in federation.managed(declared)
-    after = identities(federation)
+    lasting.hand("PUT", f"components/{found['id']}", found)
+    assert "federation/directory" in lasting.managed(declared)
+    after = identities(lasting)
     assert (after[0], after[2]) == (before[0], before[2])
-    assert login(federation, "grace", "grace-s3cret")
+    assert login(lasting, "grace", "grace-s3cret")
 
 
 def test_mappers_that_keycloak_makes_with_a_federation_stay(federation):

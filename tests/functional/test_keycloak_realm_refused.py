@@ -139,7 +139,7 @@ def test_purge_must_be_one_of_three(plain):
 
 
 def test_what_only_keycloak_knows_to_be_wrong_is_told_in_its_words_with_the_name(realm):
-    declared = {
+    declared: dict = {
         "passwordPolicy": "length(12)",
         "roles": {"realm": [{"name": "reader"}]},
         "users": [person("ada", **password("long-enough-1")), person("bob", **password("short"))],

@@ -76,9 +76,8 @@ class Client:
 
     def popen(self, user, *words, token=None, options=()):
         """Start ssh and return the process."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        environment = self.environment(user, token)
-        return subprocess.Popen(self.words(user, *words, options=options), env=environment, **pipes)
+        command, pipe = self.words(user, *words, options=options), subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment(user, token), stdin=pipe, stdout=pipe, stderr=pipe)
 
     @contextlib.contextmanager
     def running(self, *words, **options):

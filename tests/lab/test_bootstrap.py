@@ -45,7 +45,7 @@ def test_no_secret_is_in_logs_results_or_served_files(lab, master):
 
 def test_a_shell_passes_on_the_status_of_its_command(lab):
     words = [sys.executable, "-m", "tests.lab.harness", "shell", "w1"]
-    run = {"cwd": settings.REPOSITORY, "capture_output": True, "text": True, "timeout": 60, "check": False}
+    run: dict = {"cwd": settings.REPOSITORY, "capture_output": True, "text": True, "timeout": 60, "check": False}
     result = subprocess.run([*words, 'echo "it\'s $(hostname)"; exit 7'], **run)
     assert (result.returncode, result.stdout) == (7, "it's w1\n")
     result = subprocess.run([*words[:-1], "w99", "true"], **run)

@@ -300,7 +300,7 @@ def test_routes_change_without_a_restart_or_a_dropped_connection(lab, trust, pro
 
 
 def test_routes_that_traefik_would_not_take_never_go_live(lab):
-    bad = {"unknown key": {"routers": {"x": {"rulez": "Host(`x`)", "service": "x"}}}}
+    bad: dict[str, dict] = {"unknown key": {"routers": {"x": {"rulez": "Host(`x`)", "service": "x"}}}}
     bad["bad rule"] = {"routers": {"x": {"rule": "Hst(`x`)", "service": "api@internal"}}}
     bad["no such service"] = {"routers": {"x": {"rule": "Host(`x`)", "service": "x"}}}
     bad["no such middleware"] = {
@@ -512,7 +512,7 @@ def site_certificate(lab):
 def test_a_sites_own_certificate_is_shown_if_it_is_fit_and_refused_if_not(lab, trust, site_certificate):
     files = {"certificate": "/root/site/door.pem", "key": "/root/site/door.key"}
     process = traefik(lab)
-    wrong = {
+    wrong: dict[str, tuple[str, dict]] = {
         "is not for master.cluster.internal but for www.example.org": ("www.example.org", {}),
         "is not the key of": (NAME, {"another_key": True}),
         "has ended on": (NAME, {"days": -1}),

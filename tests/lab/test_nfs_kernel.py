@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 MASTER, MEMBER, JOINING, STRANGER = (f"10.97.0.{n}" for n in (10, 11, 12, 13))
 GIVE_UP = 6  # seconds
 SALT_CALL = ["/opt/qhub/salt/bin/salt-call", "--out=json", "--log-level=error"]
-PILLAR = {
+PILLAR: dict = {
     "cluster": {"master": {"id": "master", "address": MASTER}, "network": "10.97.0.0/24"},
     "roles": ["master"],
     "firewall": {"enabled": False},

@@ -26,7 +26,7 @@ from tests.lab.harness.shell import wait_for
 from tests.lab.hub import DRIVER_TOKEN, driven
 
 # Patience that tests have, too; room for many sessions from one address.
-SETTINGS = {
+SETTINGS: dict = {
     "recheck": 2,
     "hub_patience": 8,
     "limits": {

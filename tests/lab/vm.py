@@ -115,6 +115,14 @@ def _furnish(root, mirror, packages):
     run(["systemctl", f"--root={root}", "enable", "agent.service"])
 
 
+class Done(subprocess.CompletedProcess):
+    """A command that has ended, and after how many seconds."""
+
+    def __init__(self, words, status, output, errors, seconds):
+        super().__init__(words, status, output, errors)
+        self.seconds = seconds
+
+
 class Machine:
     """The emulated machine; a context manager: it is on inside, and gone without a trace after."""
 
@@ -163,10 +171,10 @@ class Machine:
             raise CommandFailed(f"the emulated machine does not answer: {error}\n{tail}") from error
 
     def run(self, words, *, check=True, timeout=60, input=None):
-        """Run a command inside (a list) and return the ``CompletedProcess``; as the lab's machines do.
+        """Run a command inside (a list) and return :class:`Done`; as the lab's machines do.
 
-        Beside what it printed, ``.seconds`` says how long it took. Raises :class:`CommandFailed` unless
-        ``check`` is false, and in any case when it runs longer than ``timeout`` seconds.
+        Raises :class:`CommandFailed` unless ``check`` is false, and in any case when it runs longer than ``timeout``
+        seconds.
         """
         words = [str(word) for word in words]
         start = time.monotonic()
@@ -175,9 +183,7 @@ class Machine:
         status, output, errors = self._answer()
         if status is None or (check and status):
             raise CommandFailed(f"{' '.join(words)}: status {status}\n{output}{errors}")
-        done = subprocess.CompletedProcess(words, status, output, errors)
-        done.seconds = time.monotonic() - start
-        return done
+        return Done(words, status, output, errors, time.monotonic() - start)
 
     def write(self, path, text, mode="0644"):
         """Write a file inside, with the directories above it."""

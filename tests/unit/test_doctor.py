@@ -87,9 +87,14 @@ def test_what_is_not_there_is_no_fault():
 
 def test_a_check_leaves_out_the_nodes_that_earlier_ones_blame():
     seen = []
+
+    def look(site):
+        seen.append((site.nodes, site.failed))
+        return "fine"
+
     found = examined(
         ("minions", fails("w1: no answer", nodes=["w1"]), {"needs": ()}),
-        ("slurmd", lambda site: seen.append((site.nodes, site.failed)) or "fine", {"needs": (), "after": ("minions",)}),
+        ("slurmd", look, {"needs": (), "after": ("minions",)}),
     )
     assert found["slurmd"].state == "ok"
     assert seen == [({"w1"}, {"minions"})]
@@ -197,7 +202,7 @@ MEMBERS = {
     "w1": {"address": "10.0.0.2", "roles": ["worker"]},
     "w2": {"address": "10.0.0.3", "roles": ["worker"]},
 }
-GOOD = {
+GOOD: dict = {
     "sent": 100.0, "now": 101.0, "received": 102.0, "in_time": {"": [True, None]}, "units": {"": [{}, None]},
     "secrets": {"": [[], None]}, "names": {"master": ["10.0.0.1", None], "hpc": ["10.0.0.1", None]},
     "space": {"/": [{"device": 1, "free": 50, "size": 100, "free_inodes": 50, "inodes": 100}, None],

@@ -25,13 +25,12 @@ def download(tmp_path):
         command = [sys.executable, ROOT / "salt/bootstrap/fetch.py", "--map", tmp_path / "map.json", "download"]
         return subprocess.run([*command, tmp_path / "mirror", *words], capture_output=True, text=True, timeout=60)
 
-    run.directory = tmp_path / "mirror"
     return run
 
 
-def test_all_is_fetched_but_what_a_site_does_without(download):
+def test_all_is_fetched_but_what_a_site_does_without(download, tmp_path):
     assert download("--without=away").returncode == 0
-    assert [path.name for path in download.directory.iterdir()] == ["here"]
+    assert [path.name for path in (tmp_path / "mirror").iterdir()] == ["here"]
 
 
 def test_what_is_not_to_be_had_is_an_error(download):
@@ -40,8 +39,8 @@ def test_what_is_not_to_be_had_is_an_error(download):
     assert "away 1 is not to be had" in result.stderr
 
 
-def test_doing_without_something_unknown_is_refused(download):
+def test_doing_without_something_unknown_is_refused(download, tmp_path):
     result = download("--without=awya")
     assert result.returncode == 1
     assert "awya is not in" in result.stderr
-    assert not download.directory.exists()
+    assert not (tmp_path / "mirror").exists()

@@ -295,7 +295,7 @@ def test_no_secret_is_reported():
 
 # -- what is refused -------------------------------------------------------------------------------
 
-REFUSED = {
+REFUSED: dict[str, dict] = {
     "clients": {"clients": {}} | {"clients": {"a": 1}},
     "clients[0]": {"clients": ["a"]},
     "clients[0].clientId": {"clients": [{"name": "x"}]},

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import asyncssh
 
@@ -88,8 +89,9 @@ class Up(asyncssh.SSHServerSession):
 
     def __init__(self, gate):
         self.gate = gate
-        self.chan = self.inner = None
-        self.early = []  # what the client has said before the channel in the job was open
+        self.chan: Any = None
+        self.inner: Any = None
+        self.early: list | None = []  # what the client has said before the channel in the job was open
         self.terminal = {}
         self.alive, self.deaf, self.eof = True, False, False
 
@@ -141,7 +143,7 @@ class Up(asyncssh.SSHServerSession):
             self.inner.close()
             return
         early, self.early = self.early, None
-        for call in early:
+        for call in early or ():
             self.send(*call)
         chan.resume_reading()
 

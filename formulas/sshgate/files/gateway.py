@@ -25,6 +25,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 from channels import Channel, Forwarder, Up
@@ -49,7 +50,9 @@ class Gate(asyncssh.SSHServer):
 
     def __init__(self, gateway):
         self.gateway = gateway
-        self.job = self.user = self.token = self.connection = self.ended = None
+        self.user = self.token = self.ended = None
+        self.job: Any = None
+        self.connection: Any = None
         self.failures = 0
         self.active = True
         self.tasks = set()

@@ -137,7 +137,8 @@ class Hub:
                 if told is None:
                     tell(told := "Starting your notebook server ...")
                 if starting and starting.done():
-                    refusals += self.refused(*starting.result(), refusals)
+                    status, answer = starting.result()
+                    refusals += self.refused(status, answer, refusals)
                     starting = None
                 pending = (servers.get("") or {}).get("pending")
                 if not starting and not pending:

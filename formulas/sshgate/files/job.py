@@ -5,6 +5,7 @@ import collections
 import re
 import socket
 import time
+from typing import Any
 
 import asyncssh
 from door import plain
@@ -38,10 +39,11 @@ class Job:
 
     def __init__(self, gate):
         self.gate, self.user = gate, gate.user
-        self.connection = self.process = None
+        self.connection: Any = None
+        self.process: Any = None
         self.lock, self.lost = asyncio.Lock(), asyncio.Event()
         self.said = ""  # what srun and its like have said
-        self.host_key = None
+        self.host_key: Any = None
         self.tasks = []
 
     async def get(self, tell=lambda line: None):
@@ -86,8 +88,8 @@ class Job:
                 self.user,
                 gateway.settings.wrapper,
                 key.export_public_key().decode().split()[1],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
                 start_new_session=True,

@@ -6,6 +6,9 @@ import logging
 import time
 from pathlib import Path
 
+__opts__: dict
+__salt__: dict
+
 #: Seconds for all of it.
 DEADLINE = 35
 

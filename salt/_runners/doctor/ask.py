@@ -49,11 +49,10 @@ def last_line(text):
 def fetch(url, expect=(200,), headers=None, timeout=PATIENCE):
     """Return the :class:`Answer` to a GET; redirections are answers. Another status than expected is a fault."""
     parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     if parts.scheme == "https":
         context = ssl.create_default_context(cafile=TRUSTED)
         connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     shown = f"{parts.scheme}://{parts.netloc}{parts.path}"  # what follows a path can be a secret
     try:
         connection.request("GET", f"{parts.path or '/'}?{parts.query}".rstrip("?"), headers=headers or {})

@@ -60,7 +60,7 @@ def presented(site, port):
         with socket.create_connection((site.address, port), 10) as plug, context.wrap_socket(
             plug, server_hostname=site.public_name
         ) as tls:  # fmt: skip
-            return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True)).not_valid_after_utc
+            return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"").not_valid_after_utc
     except OSError as error:
         raise Fault(f"port {port}, {site.public_name}: {reason(error)}") from None
 

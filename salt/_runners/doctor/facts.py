@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 #: Seconds for each of what is asked; a file server that does not answer holds up nothing else.
@@ -70,8 +71,8 @@ def units():
     options = ("--plain", "--no-legend", "--no-pager")
     enabled = command("systemctl", "list-unit-files", *options, "--state=enabled", "--type=service,socket,automount")
     failed = command("systemctl", "list-units", *options, "--state=failed,auto-restart")
-    names = {line.split()[0] for line in (enabled + failed).splitlines() if line.strip()}
-    names = sorted(name for name in names if "@." not in name)
+    listed = {line.split()[0] for line in (enabled + failed).splitlines() if line.strip()}
+    names = sorted(name for name in listed if "@." not in name)
     asked = "--property=Id,ActiveState,SubState,Type,ConditionResult,Result"
     return troubled(command("systemctl", "show", asked, *names)) if names else {}
 
@@ -103,13 +104,13 @@ def is_in_time():
 def all_of(asked):
     """Return ``{key: function}`` of all that is asked; each of them may hang."""
     tasks = {("units", ""): units, ("in_time", ""): is_in_time}
-    tasks["secrets", ""] = lambda: open_secrets(asked["secrets"], asked["people"])
+    tasks["secrets", ""] = partial(open_secrets, asked["secrets"], asked["people"])
     for each in asked["directories"]:
-        tasks["space", each] = lambda each=each: space(each)
+        tasks["space", each] = partial(space, each)
     for each in asked["names"]:
-        tasks["names", each] = lambda each=each: address(each)
+        tasks["names", each] = partial(address, each)
     for each, (mark, writable) in asked["shared"].items():
-        tasks["shared", each] = lambda each=each, mark=mark, writable=writable: shared(each, mark, writable)
+        tasks["shared", each] = partial(shared, each, mark, writable)
     return tasks
 
 

@@ -83,7 +83,7 @@ def collect(site, opts, asked):
     words = ["python3", "-c", Path(__file__).with_name("facts.py").read_text(), json.dumps(asked)]
     program = {"__kwarg__": True, "cmd": words, "python_shell": False, "timeout": PATIENCE}
     connected = salt.utils.network.local_port_tcp(int(opts["publish_port"]))
-    reports = {
+    reports: dict[str, dict] = {
         name: {"error": "is not connected"}
         for name, member in site.members.items()
         if member["address"] not in connected and name != site.master

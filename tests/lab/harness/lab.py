@@ -19,9 +19,11 @@ def node(name):
     """Return the machine ``name`` of the lab, running or not."""
     if name not in settings.ADDRESSES:
         raise RuntimeError(f"no machine is called {name!r}; there are master, w1, w2, and w3 to w20 for those to come")
-    binds = {path: settings.STATE / "shared" / path.strip("/").replace("/", "-") for path in site.SHARED}
+    binds: dict[str, object] = {
+        path: settings.STATE / "shared" / path.strip("/").replace("/", "-") for path in site.SHARED
+    }
     binds[settings.MIRROR] = f"{settings.CACHE / 'mirror'}:ro"
-    options = ()
+    options: tuple[str, ...] = ()
     if name == "master":
         binds[settings.CHECKOUT] = f"{settings.REPOSITORY}:ro"
         options = ("--system-call-filter=open_by_handle_at",)  # for Ganesha

@@ -21,7 +21,7 @@ def run(command, *, check=True, timeout=120, **options):
     try:
         result = subprocess.run(words, capture_output=True, text=True, timeout=timeout, **options)
     except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{' '.join(words)}: still running after {timeout} s\n{error.stdout or ''}") from error
+        raise CommandFailed(f"{' '.join(words)}: still running after {timeout} s\n{error.stdout or ''!s}") from error
     if check and result.returncode:
         raise CommandFailed(f"{' '.join(words)}: status {result.returncode}\n{result.stdout}{result.stderr}")
     return result

@@ -6,7 +6,7 @@ from . import settings
 
 SHARED = ("/home", "/opt/qhub/shared")
 
-CLUSTER = {
+CLUSTER: dict = {
     "cluster": {
         "name": "lab",
         "domain": "cluster.internal",
@@ -27,16 +27,16 @@ CLUSTER = {
         "cgroup": {"CgroupPlugin": "disabled"},
     },
 }
-MONITORING = {
+MONITORING: dict = {
     "monitoring": {"page": "prometheus"},  # Grafana's package cannot be had from any registry
 }
-PARTITIONS = {
+PARTITIONS: dict = {
     "partitions": {
         "main": {"default": True, "max_time": "1-00:00:00"},
         "highmem": {"features": ["highmem"], "max_time": "7-00:00:00"},
     }
 }
-USERS = {
+USERS: dict = {
     "groups": {"physics": {"gid": 30000}, "chemistry": {"gid": 30001}},
     "accounts": {
         "science": {"description": "Faculty of Science", "organization": "science"},
@@ -59,7 +59,7 @@ USERS = {
 
 def nodes(names=settings.NODES):
     """Return the pillar's ``nodes`` for the workers among ``names``."""
-    table = {name: {"address": settings.ADDRESSES[name]} for name in names if name != "master"}
+    table: dict[str, dict] = {name: {"address": settings.ADDRESSES[name]} for name in names if name != "master"}
     if "w2" in table:
         table["w2"]["features"] = ["highmem"]
     return {"nodes": table}

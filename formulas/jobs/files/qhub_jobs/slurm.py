@@ -37,7 +37,7 @@ class Remembered:
 
     def __init__(self, read):
         self.read = read
-        self.value = self.error = None
+        self.value, self.error = None, SlurmError()
         self.asked = self.failed = float("-inf")
         self.lock = asyncio.Lock()
 

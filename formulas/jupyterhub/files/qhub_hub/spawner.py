@@ -70,7 +70,7 @@ class NotebookSpawner(SlurmSpawner):
     batchspawner_singleuser_cmd = Unicode("/opt/qhub/shared/bin/qhub-notebook").tag(config=True)
 
     submitted = 0.0  # when, on the monotonic clock
-    job = ()  # its line of the queue
+    job: tuple = ()  # its line of the queue
 
     # -- what is chosen -------------------------------------------------------------------------
 

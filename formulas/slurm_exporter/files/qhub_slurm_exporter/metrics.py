@@ -17,7 +17,7 @@ LONGEST = 200  # characters of a reason
 
 MAIN, BACKFILL = "Main schedule statistics (microseconds)", "Backfilling stats"
 #: metric -> (help, labels, {values of the labels: (section, name in sdiag)}); those in seconds are microseconds there.
-DIAGNOSTICS = {
+DIAGNOSTICS: dict[str, tuple[str, list, dict]] = {
     "slurm_server_threads": ("Threads of slurmctld that answer calls", [], {(): ("", "Server thread count")}),
     "slurm_agent_queue_size": ("Calls of slurmctld to nodes that wait", [], {(): ("", "Agent queue size")}),
     "slurm_agent_threads": ("Threads of slurmctld that call nodes", [], {(): ("", "Agent thread count")}),

@@ -163,7 +163,7 @@ def reason_word(text):
     """Return the reason without what it is about: names of nodes and the like are different each time."""
     if text.startswith("Nodes required for job are DOWN"):
         return "NodesUnavailable"
-    return re.match(r"\w*", text.strip("("), re.ASCII)[0] or "Other"
+    return re.split(r"\W", text.strip("("), maxsplit=1, flags=re.ASCII)[0] or "Other"
 
 
 def read_nodes(text, separator):

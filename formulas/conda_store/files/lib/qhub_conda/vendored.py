@@ -36,4 +36,4 @@ class VendoredConda(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 sys.meta_path.insert(0, VendoredConda())
 
 if not hasattr(logging, "_acquireLock"):  # gone in Python 3.13; conda 24.7 calls it
-    logging._acquireLock, logging._releaseLock = logging._lock.acquire, logging._lock.release
+    logging._acquireLock, logging._releaseLock = logging._lock.acquire, logging._lock.release  # type: ignore[attr-defined]
