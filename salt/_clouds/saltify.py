@@ -19,6 +19,8 @@ import salt.roster
 import salt.utils.cloud
 from salt.exceptions import SaltCloudSystemExit, SaltException
 
+__opts__: dict
+
 #: Beside the deploy script: what it needs.
 BROUGHT = ("install.sh", "environment.sh", "requirements.lock")
 #: Seconds to reach the machine, and for its deployment: Salt may be built from source there.

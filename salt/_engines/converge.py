@@ -32,7 +32,7 @@ def start(dead_after=None):
         salt.runner.RunnerClient(__opts__) as runners,
     ):
         seen, tried = _converge(runners), time.monotonic()  # workers may have come while the master was away
-        back, due = [], 0
+        back, due = [], time.monotonic()
         while True:
             started = _is_start(bus.get_event(wait=RETRY, tag="salt/minion/", match_type="startswith", full=True))
             if started:

@@ -26,12 +26,12 @@ MACHINES: dict[str, type] = {
 
 @pytest.fixture(scope="package", autouse=True)
 def starting(request):
-    """``{fixture: (machine, future of its start)}``: two at a time, in the order in which tests need them."""
+    """``{fixture: (machine, future of its start)}``: one at a time, in the order in which tests need them."""
     asked = (name for item in request.session.items for name in item.fixturenames)
     needed = [name for name in dict.fromkeys(asked) if name in MACHINES]
     image.mirror()  # before two threads want it
     machines = {name: MACHINES[name]() for name in needed}
-    pool = ThreadPoolExecutor(max_workers=2)
+    pool = ThreadPoolExecutor(max_workers=1)
     with contextlib.ExitStack() as ends:
         for machine in machines.values():
             ends.callback(machine.destroy)
