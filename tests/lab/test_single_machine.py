@@ -26,7 +26,7 @@ def alone(lab):
             "domain": "alone.internal",
             "master": {"id": "alone", "address": ADDRESS},
         }
-        files = {"partitions": site.PARTITIONS, "users": site.USERS, "monitoring": site.MONITORING}
+        files = {"users": site.USERS, "monitoring": site.MONITORING}
         site.write(machine, cluster=cluster, nodes={"nodes": {"alone": {"address": ADDRESS}}}, **files)
         script = [f"{settings.CHECKOUT}/salt/bootstrap/master.sh", "--mirror", settings.MIRROR]
         the_lab.watched(machine, ["salt-master", "slurmctld", "slurmd"], script, timeout=900)
