@@ -41,6 +41,7 @@ while True:
             raise
         time.sleep(1)
 cluster.shutdown()
+say("gone")
 """
     with client(laptop, hub.standing_token("ada"), script) as process:
         _, answer = said(process)
@@ -56,6 +57,7 @@ cluster.shutdown()
         assert set(jobs(lab)) == before
         go_on(process)
         assert said(process) == [42]
+        assert said(process) == ["gone"]
     assert hub.server("marie")["ready"]
     assert hub.jobs()["marie"]["id"] == notebook, "it is the same notebook"
     show = ["systemctl", "show", "-P", "ActiveEnterTimestampMonotonic"]
