@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell mirror test screenshots lint bench
+.PHONY: help lab lab-down lab-status lab-shell mirror test docs screenshots lint bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +29,10 @@ mirror: ## what a site without a way out installs from: DIR=... (on a machine li
 
 test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
 	@$(BIN)/pytest $(T)
+
+docs: $(BIN)/.ready ## the documentation as web pages, in docs/_build
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --builder html docs docs/_build
+	@echo docs/_build/index.html
 
 screenshots: $(BIN)/.ready ## take the README's pictures of the lab anew (docs/images)
 	@mkdir -p docs/images
