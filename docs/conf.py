@@ -12,13 +12,10 @@ project = "QHub HPC on Salt"
 author = "the authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "pillar_reference"]
 exclude_patterns = ["_build"]
+smartquotes = False  # options begin with two hyphens
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_block"]
-suppress_warnings = [
-    "myst.xref_missing"
-]  # links to files of the repository; tests/unit/test_docs.py looks at all of them
-
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]

@@ -94,7 +94,7 @@ def anchor(path):
 
 def allowed(rule, required):
     """Return what may be there, in words."""
-    words = rule.get("description") or ("a mapping" if rule.get("type") == "object" else "")
+    words = "a mapping" if rule.get("type") == "object" else rule.get("description", "")
     if isinstance(rule.get("type"), list) and "null" in rule["type"] and "null" not in words:
         words += ", or null"
     if required:
@@ -106,8 +106,8 @@ def allowed(rule, required):
 
 def meaning(path, rule):
     """Return what a key is: its title, or the option of Slurm's that it stands for."""
-    if "title" in rule:
-        return rule["title"]
+    if "title" in rule or rule.get("type") == "object":
+        return rule.get("title") or rule.get("description", "")
     kind = {"accounts": "account", "qos": "qos", "users": "user", "limits": "association"}.get(path[0])
     kind = path[1].removesuffix("s") if path[0] == "slurm_accounting" and len(path) > 3 else kind
     field = sys.modules["modules.slurm_account"].TABLES.get(kind, {}).get(path[-1])
@@ -134,7 +134,7 @@ def table(found, section=()):
         name = nodes.paragraph("", "", nodes.literal(text=key), ids=[anchor(path)])
         text = (meaning(path, rule), allowed(rule, required))
         body += row(name, *(nodes.paragraph(text=each) for each in text))
-    return nodes.table("", group, classes=["pillar"])
+    return nodes.table("", group, classes=["pillar", "colwidths-given"])
 
 
 def row(*cells):
@@ -211,14 +211,15 @@ class AlertReference(Directive):
             self.state.document.settings.env.note_dependency(str(path))
             rules = [rule for each in yaml.safe_load(path.read_text())["groups"] for rule in each["rules"]]
             for rule in (rule for rule in rules if "alert" in rule):
-                advice = re.sub(
-                    r"{{ *\$(?:labels\.)?(\w+)[^}]*}}",
-                    lambda label: label[1].upper(),
-                    rule["annotations"]["description"],
-                )
+                advice = re.sub(r"{{ *\$value[^}]*}}", "…", rule["annotations"]["description"])
+                advice = re.sub(r"{{ *\$labels\.(\w+) *}}", lambda label: label[1].upper(), advice)
+                words = [
+                    nodes.literal(text=word) if index % 2 else nodes.Text(word)
+                    for index, word in enumerate(advice.split("`"))
+                ]
                 name = nodes.paragraph("", "", nodes.literal(text=rule["alert"]))
-                body += row(name, *(nodes.paragraph(text=text) for text in (rule["labels"]["severity"], advice)))
-        return [nodes.table("", group, classes=["pillar"])]
+                body += row(name, nodes.paragraph(text=rule["labels"]["severity"]), nodes.paragraph("", "", *words))
+        return [nodes.table("", group, classes=["pillar", "colwidths-given"])]
 
 
 def setup(app):
