@@ -19,7 +19,7 @@ myst_enable_extensions = ["attrs_block"]
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = html_copy_source = False
 
 add_module_names = False

@@ -191,7 +191,7 @@ class FormulaReference(Directive):
                 self.state.document,
                 path.parent.name,
                 f"formula-{path.parent.name}",
-                nodes.literal_block(text, text, language="yaml"),
+                nodes.literal_block(text, text, language="yaml", classes=["settings"]),
             )
             for path in sorted((ROOT / "formulas").glob("*/defaults.yaml"))
             for text in [path.read_text()]
