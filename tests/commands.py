@@ -16,7 +16,7 @@ RUN_BY = {
     "tests/lab/harness/lab.py::add": ["salt-ssh w1 state.apply bootstrap.minion"],
     "tests/lab/harness/lab.py::healthy": ["salt-run cluster.doctor"],
     "tests/lab/harness/lab.py::down": ["make lab-down"],
-    "tests/lab/harness/image.py::_fill": ["salt/bootstrap/mirror.py /srv/mirror"],
+    "tests/lab/harness/image.py::_fill": ["make mirror DIR=/srv/mirror"],
     "tests/lab/test_bootstrap.py::test_a_shell_passes_on_the_status_of_its_command": [
         "make lab-shell NODE=master CMD='runuser -u ada -- srun hostname'",
         "make lab-shell NODE=master CMD='qhub-keycloak password ada'",
