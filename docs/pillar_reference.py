@@ -46,13 +46,10 @@ def schema():
     return yaml.safe_load(SCHEMA.read_text())
 
 
-def shared(keys):
-    """Return the name of the group of keys in $defs that all of ``keys`` belong to, if they are one."""
-    for name in SHARED:
-        group = schema()["$defs"][name]
-        if keys is group:
-            return name
-    return None
+def groups(keys):
+    """Return the names of the groups in $defs whose keys are all among ``keys``, a mapping."""
+    of = schema()["$defs"]
+    return [name for name in SHARED if all(keys.get(key) is each for key, each in of[name].items())]
 
 
 def rows(rule, path=()):
@@ -62,29 +59,17 @@ def rows(rule, path=()):
     ``(path, name of the group, None)`` stands for all keys of a group of :data:`SHARED`.
     """
     properties = rule.get("properties", {})
-    if group := shared(properties):
-        yield path, group, None
-        return
-    merged = {
-        name
-        for name in SHARED
-        for key, each in schema()["$defs"][name].items()
-        if properties.get(key) is each and properties is not schema()["$defs"][name]
-    }
+    found = groups(properties)
+    elsewhere = {key for name in found for key in schema()["$defs"][name]}
     for key, each in properties.items():
-        if any(schema()["$defs"][name].get(key) is each for name in merged):
-            continue
-        yield (*path, key), each, key in rule.get("required", [])
-        yield from rows(each, (*path, key))
-    for name in sorted(merged):
+        if key not in elsewhere:
+            yield (*path, key), each, key in rule.get("required", [])
+            yield from rows(each, (*path, key))
+    for name in found:
         yield path, name, None
-    named = [*rule.get("patternProperties", {}).values(), rule.get("additionalProperties")]
-    for each in named:
+    for each in (*rule.get("patternProperties", {}).values(), rule.get("additionalProperties")):
         if isinstance(each, dict):
-            step = (*path, PLACEHOLDERS.get(path[-1] if path else "", "NAME"))
-            if "title" in each or not (each.get("properties") or each.get("additionalProperties")):
-                yield step, each, False
-            yield from rows(each, step)
+            yield from rows(each, (*path, PLACEHOLDERS.get(path[-1] if path else "", "NAME")))
 
 
 def anchor(path):
@@ -94,7 +79,12 @@ def anchor(path):
 
 def allowed(rule, required):
     """Return what may be there, in words."""
-    words = "a mapping" if rule.get("type") == "object" else rule.get("description", "")
+    words = rule.get("description", "")
+    if rule.get("type") == "object":
+        each = rule.get("additionalProperties") or {}
+        words = f"a mapping; each value is {each['description']}" if "description" in each else "a mapping"
+    if "enum" in rule.get("items", {}):
+        words += f" ({', '.join(rule['items']['enum'])})"
     if isinstance(rule.get("type"), list) and "null" in rule["type"] and "null" not in words:
         words += ", or null"
     if required:
@@ -111,7 +101,9 @@ def meaning(path, rule):
     kind = {"accounts": "account", "qos": "qos", "users": "user", "limits": "association"}.get(path[0])
     kind = path[1].removesuffix("s") if path[0] == "slurm_accounting" and len(path) > 3 else kind
     field = sys.modules["modules.slurm_account"].TABLES.get(kind, {}).get(path[-1])
-    return f"Slurm's {field.option}" if field else ""
+    if not field:
+        raise ValueError(f"{SCHEMA.name}: {'.'.join(path)} has no title that says what it is")
+    return f"Slurm's {field.option}"
 
 
 def table(found, section=()):
