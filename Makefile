@@ -8,7 +8,7 @@ PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
 
-.PHONY: help lab lab-down lab-status lab-shell mirror test screenshots lint static bench
+.PHONY: help lab lab-down lab-status lab-shell mirror test docs screenshots lint static bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,10 @@ mirror: ## what a site without a way out installs from: DIR=... (on a machine li
 test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
 	@$(BIN)/pytest $(T)
 
+docs: $(BIN)/.ready ## the documentation as web pages, in docs/_build
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --builder html docs docs/_build
+	@echo docs/_build/index.html
+
 screenshots: $(BIN)/.ready ## take the README's pictures of the lab anew (docs/images)
 	@mkdir -p docs/images
 	@QHUB_SCREENSHOTS=1 $(BIN)/pytest tests/lab/test_notebooks.py -k 'asked_to_sign_in or own_account or full_partition'
@@ -42,7 +46,7 @@ bench: $(BIN)/.ready ## the figures, each beside what it is compared to
 lint: static ## static checks, and every SLS rendered for every role
 	@$(BIN)/pytest --quiet tests/unit/test_compile.py tests/unit/test_dashboards.py
 
-static: $(BIN)/.ready $(BIN)/promtool
+static: $(BIN)/.ready $(BIN)/promtool ## those of them that no test makes anyway
 	@$(BIN)/ruff check . $(PROGRAMS)
 	@$(BIN)/ruff format --check . $(PROGRAMS)
 	@$(BIN)/python -m tests.types

@@ -1,5 +1,5 @@
 # Signing in. The realm is made from people, accounts and services; this adds to it. Passwords are the people's own:
-# `qhub-password NAME` on the master sets a first one, which has to be changed at the first sign-in.
+# `qhub-keycloak password NAME` on the master sets a first one, which has to be changed at the first sign-in.
 realm: {}
 #   name: qhub
 #   # Who needs a one-time password beside the password, by role.

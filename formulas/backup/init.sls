@@ -1,4 +1,4 @@
-# Nightly backups of the master. docs/backup.md says what is in them and how it comes back.
+# Nightly backups of the master. docs/operations/backup.md says what is in them and how it comes back.
 {% from "backup/map.jinja" import backup %}
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "people/map.jinja" import people %}

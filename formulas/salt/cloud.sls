@@ -1,5 +1,5 @@
 # salt-cloud, by which the pillar's nodes join: salt-cloud -p worker NAME. Other clouds have files of their own beside these
-# (docs/provisioning.md).
+# (docs/operations/clouds.md).
 {% from "salt/map.jinja" import salt_settings %}
 {% set files = {
   "cloud.providers.d": {"nodes": {

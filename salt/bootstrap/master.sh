@@ -8,7 +8,7 @@
 #   --network   the cluster network (default: the one ADDRESS is in)
 #   --mirror    a package mirror made by mirror.py, for a site without a way out
 #   --restore   be the master that was lost, from its backup in this restic repository; the files have the repository's
-#               password and, as lines NAME=VALUE, what restic needs in its environment (docs/backup.md)
+#               password and, as lines NAME=VALUE, what restic needs in its environment (docs/operations/backup.md)
 #   --snapshot  which backup (default: latest)
 #
 # The answers are written to /etc/qhub/pillar/cluster.sls once; later that file is what counts.

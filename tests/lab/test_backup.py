@@ -142,7 +142,7 @@ def test_damage_is_found(master, backups):
 
 
 def test_a_file_comes_back_alone(master, backups):
-    """As docs/backup.md says."""
+    """As docs/operations/backup.md says."""
     master.write("/home/ada/precious", "a result\n")
     master.run(["systemctl", "start", UNIT], timeout=300)
     master.run(["rm", "/home/ada/precious"])

@@ -323,3 +323,28 @@ def test_a_schedule_that_makes_no_sense_is_refused(compilers, highstate, message
     worker.state.opts["pillar"]["salt"] = {"highstate": highstate}
     _, errors = worker.render_highstate({"base": ["salt.minion"]})
     assert message in errors[0]
+
+
+def test_the_documented_ports_are_those_that_are_open(compilers):
+    """The table in docs/security.md, against what the firewall lets through on each role."""
+    page = ROOT / "docs/security.md"
+    rows = re.findall(r"^\| ([^|]+/tcp[^|]*) \| (\w+) \| (\w+)[^|]* \| `(\w+)` \|$", page.read_text(), re.M)
+    told = {
+        (name, role, who, port)
+        for ports, on, who, name in rows
+        for role in ("master", "worker")
+        if on in ("all", role, f"{role}s")
+        for port in ports.split(", ")
+    }
+    opened = set()
+    for role in ("master", "worker"):
+        highstate = compilers(role, "minimal")
+        for chunk in compiled(highstate, f"roles.{role}")[0]:
+            path = re.fullmatch(r"/etc/nftables.d/qhub/(\w+)\.nft", chunk.get("name", ""))
+            for line in chunk["contents"] if path and chunk["fun"] == "managed" else ():
+                if rule := re.fullmatch(r"(?:ip saddr (\S+) )?(tcp|udp) dport (\S+) accept", line):
+                    source, protocol, port = rule.groups()
+                    members = "members" if role == "master" else "network"
+                    who = {None: "world", "@cluster": members, "10.0.0.0/24": "network", "10.0.0.10": "master"}[source]
+                    opened.add((path[1], role, who, f"{port}/{protocol}"))
+    assert told == opened
