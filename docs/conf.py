@@ -34,10 +34,11 @@ def salt_modules():
         for path in [*(ROOT / directory).glob("*.py"), *(ROOT / directory).glob("*/__init__.py")]:
             name = path.parent.name if path.stem == "__init__" else path.stem
             spec = importlib.util.spec_from_file_location(f"{kind}.{name}", path)
+            assert spec and spec.loader
             module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            if hasattr(module, "__load__"):  # what the loader offers
-                module.__all__ = module.__load__
+            if "__load__" in vars(module):  # what the loader offers
+                vars(module)["__all__"] = vars(module)["__load__"]
 
 
 salt_modules()
