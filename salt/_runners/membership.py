@@ -58,14 +58,50 @@ def joining():
         salt-run membership.joining
     """
     in_service = {name for name, state in node_states().items() if serves(state)} - set(returned(_reasons()))
-    connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
+    known = members()
     return [
         name
-        for name, member in sorted(members().items())
-        if "worker" in member["roles"]
-        and (name not in in_service or _mark(name).exists())
-        and (member["address"] in connected or "master" in member["roles"])
+        for name in connected(known)
+        if "worker" in known[name]["roles"] and (name not in in_service or _mark(name).exists())
     ]
+
+
+def connected(known=None):
+    """
+    Return the ids (a list) of members whose minion is connected to the master, and the master's own.
+
+    known
+        The members as :func:`members` returns them, if the caller has asked already.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.connected
+    """
+    addresses = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
+    return [
+        name
+        for name, member in sorted((known or members()).items())
+        if member["address"] in addresses or "master" in member["roles"]
+    ]
+
+
+def expect(node):
+    """
+    Let ``node`` be brought in when it comes next, even if Slurm has it in service then.
+
+    Returns ``True``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.expect w2
+    """
+    _mark(node).parent.mkdir(parents=True, exist_ok=True)
+    _mark(node).touch()
+    return True
 
 
 def bring_in():
@@ -272,7 +308,7 @@ def forget(node):
 
 
 def _mark(node):
-    """Return the file that is there for a node bootstrapped over SSH until it has run a job."""
+    """Return the file that is there for a node that is new or has missed something, until it has run a job."""
     return Path(__opts__["cachedir"], "joining", node)
 
 

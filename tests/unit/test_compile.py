@@ -218,8 +218,12 @@ def test_an_orchestration_compiles(compilers, size, name):
         "membership.members": state.opts["pillar"]["members"],
         "membership.joining": ["w1"],
         "manage.up": [state.opts["id"], "w1"],
-    }
-    state.functions["saltutil.runner"] = lambda name: answers[name]
+        "rotation.plan": {
+            "master": ["slurm.controller"], "workers": ["slurm.worker"], "connected": ["w1"], "classes": ["slurm"],
+            "orch": ["orch.rotate.authority", "orch.rotate.salt"],
+        },
+    }  # fmt: skip
+    state.functions["saltutil.runner"] = lambda name, **_: answers[name]
     chunks, errors = compiled(highstate, name)
     errors += rule_breakers(chunks, set())
     for chunk in every(chunks, "salt", "runner"):
