@@ -87,21 +87,24 @@ def connected(known=None):
     ]
 
 
-def expect(node):
+def expect_absent():
     """
-    Let ``node`` be brought in when it comes next, even if Slurm has it in service then.
+    Let members that are away be brought in anew when they come, with what they have missed, even if Slurm takes them.
 
-    Returns ``True``.
+    Returns their ids (a list).
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-run membership.expect w2
+        salt-run membership.expect_absent
     """
-    _mark(node).parent.mkdir(parents=True, exist_ok=True)
-    _mark(node).touch()
-    return True
+    known = members()
+    absent = sorted(set(known) - set(connected(known)))
+    for name in absent:
+        _mark(name).parent.mkdir(parents=True, exist_ok=True)
+        _mark(name).touch()
+    return absent
 
 
 def bring_in():

@@ -4,7 +4,7 @@
 
 Next authority is begun:
   salt.runner:
-    - name: rotation.begin_authority
+    - name: authority.begin
 
 Master trusts both authorities:
   salt.state:
@@ -29,7 +29,7 @@ Workers trust both authorities:
 
 Next authority certifies:
   salt.runner:
-    - name: rotation.change_authority
+    - name: authority.change
     - require:
       - salt: Master trusts both authorities
 
@@ -43,7 +43,7 @@ Certificates are from it:
 
 Authority of before is withdrawn:
   salt.runner:
-    - name: rotation.end_authority
+    - name: authority.end
     - require:
       - salt: Certificates are from it
 
@@ -58,6 +58,6 @@ All trust the new authority alone:
 
 Authority of before is of no use:
   salt.runner:
-    - name: rotation.prove_authority
+    - name: authority.prove
     - require:
       - salt: All trust the new authority alone

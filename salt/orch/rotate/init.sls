@@ -1,9 +1,9 @@
-# New secrets in the place of old ones: salt-run state.orchestrate orch.rotate pillar='{secrets: hub}'
+# New secrets in the place of old ones: salt-run state.orchestrate orch.rotate pillar='{class: hub}'
 #
-#   secrets   a class, a list of classes, or all: docs/rotation.md
+#   class   a class, a list of classes, or all: docs/rotation.md
 #
 # What failed or was interrupted is run again, and completed.
-{% set plan = salt["saltutil.runner"]("rotation.plan", arg=[pillar.get("secrets")]) %}
+{% set plan = salt["saltutil.runner"]("rotation.plan", arg=[pillar.get("class")]) %}
 {% if plan is string %}{{ raise(plan) }}{% endif %}
 
 {% if plan.orch %}

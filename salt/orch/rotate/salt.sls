@@ -5,7 +5,7 @@
 
 Master's next key is made:
   salt.runner:
-    - name: rotation.begin_master_key
+    - name: master_key.begin
     - order: last
 
 {% if plan.connected %}
@@ -24,7 +24,7 @@ Workers go over to it:
 
 Master has its next key:
   salt.runner:
-    - name: rotation.change_master_key
+    - name: master_key.change
     - order: last
     - workers: {{ plan.connected | json }}
     - require:
