@@ -32,7 +32,7 @@ def watch(name, ask):
             fine = True
         except Exception:
             fine = False
-        print(json.dumps([name, begun, time.time(), fine]), flush=True)
+        print(json.dumps([name, begun, time.time(), fine]) + "\\n", end="", flush=True)
         time.sleep(0.25)
 paths = {"front door": "/nothing-here", "sign-in": "/auth/realms/qhub", "hub": "/hub/api/", "conda-store": "/conda-store/api/v1/",
          "gateway": "/gateway/api/health", "monitoring": "/monitoring/"}
@@ -95,6 +95,8 @@ def watched(node):
     def away():
         seen, since = {}, {}
         for line in node.run(["journalctl", "-q", "-o", "cat", "-u", unit]).stdout.splitlines():
+            if not line.startswith('["'):
+                continue  # systemd's own
             name, begun, ended, fine = json.loads(line)
             since.setdefault(name, begun)
             if fine:
