@@ -1,4 +1,4 @@
-"""Secrets are rotated: what was known before is good for nothing, nobody's work is lost, and little is away for long."""
+"""Secrets are rotated: what was known before is good for nothing, no work is lost, and little is away for long."""
 
 import contextlib
 import json
@@ -20,7 +20,8 @@ WATCH = """
 import json, ssl, subprocess, sys, threading, time, urllib.error, urllib.request
 def get(path):
     try:
-        urllib.request.urlopen("https://master.cluster.internal" + path, timeout=5, context=ssl.create_default_context())
+        trusting = ssl.create_default_context()
+        urllib.request.urlopen("https://master.cluster.internal" + path, timeout=5, context=trusting)
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise
@@ -34,8 +35,10 @@ def watch(name, ask):
             fine = False
         print(json.dumps([name, begun, time.time(), fine]) + "\\n", end="", flush=True)
         time.sleep(0.25)
-paths = {"front door": "/nothing-here", "sign-in": "/auth/realms/qhub", "hub": "/hub/api/", "conda-store": "/conda-store/api/v1/",
-         "gateway": "/gateway/api/health", "monitoring": "/monitoring/"}
+paths = {
+    "sign-in": "/auth/realms/qhub", "hub": "/hub/api/", "conda-store": "/conda-store/api/v1/",
+    "gateway": "/gateway/api/health", "monitoring": "/monitoring/",
+}
 tasks = {name: lambda path=path: get(path) for name, path in paths.items()}
 tasks["slurm"] = lambda: subprocess.run(["sinfo"], check=True, timeout=10, capture_output=True)
 for task in tasks.items():
@@ -82,27 +85,29 @@ def secrets(master):
 def taken(master, values):
     """Return which of some secrets are taken where they are used, ``{name: whether}``."""
     found = json.loads(master.run(["python3", "-c", TRY], input=json.dumps(values)).stdout)
-    words = ["env", f"PGPASSWORD={values['keycloak_database_password']}", "psql", "-h127.0.0.1", "-Ukeycloak", "-c", "SELECT 1"]
-    return found | {"keycloak_database_password": not master.run([*words, "keycloak"], check=False).returncode}
+    login = ["psql", "--host=127.0.0.1", "--username=keycloak", "--command=SELECT 1", "keycloak"]
+    words = ["env", f"PGPASSWORD={values['keycloak_database_password']}", *login]
+    return found | {"keycloak_database_password": not master.run(words, check=False).returncode}
 
 
 @contextlib.contextmanager
 def watched(node):
-    """Watch the cluster from a node; yield a function: ``{what: longest time it was away, in seconds}`` so far."""
+    """Watch the cluster from a node; yield a function, see :func:`away`."""
     unit = f"test-rotation-{os.getpid()}"
     node.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "python3", "-c", WATCH])
 
     def away():
-        seen, since = {}, {}
+        """Return ``{what: longest time it was away, in seconds}``; ``False`` while something is."""
+        seen, since, fine = {}, {}, {}
         for line in node.run(["journalctl", "-q", "-o", "cat", "-u", unit]).stdout.splitlines():
             if not line.startswith('["'):
                 continue  # systemd's own
-            name, begun, ended, fine = json.loads(line)
+            name, begun, ended, fine[name] = json.loads(line)
             since.setdefault(name, begun)
-            if fine:
+            seen[name] = max(seen.get(name, 0), ended - since[name])
+            if fine[name]:
                 since[name] = ended
-            seen[name] = max(seen.get(name, 0), 0 if fine else ended - since[name])
-        return {name: round(seconds, 1) for name, seconds in seen.items()}
+        return all(fine.values()) and {name: round(seconds, 1) for name, seconds in seen.items()}
 
     try:
         yield away
@@ -134,7 +139,7 @@ class Rotation:
         with watched(self.lab.node("w2")) as away:
             words = ["salt-run", "--out=json", "state.orchestrate", "orch.rotate", "pillar={class: all}"]
             self.said = self.master.run(words, timeout=900).stdout
-            self.away = away()
+            self.away = wait_for("all answers again", away, timeout=300, interval=2)
         self.new, self.new_ca = secrets(self.master), self.kept("new.crt")
         Path(self.hub.session.verify).write_text(self.new_ca.read_text())
         self.hub.session.close()  # it is connected to somebody it trusted before
@@ -201,7 +206,9 @@ def test_people_sign_in(rotation, lab, tmp_path):
 
 def test_nothing_is_away_for_long(rotation):
     print(f"away, in seconds: {rotation.away}")
-    assert max(rotation.away.values()) < 120, rotation.away
+    # Keycloak takes a while to start, more so where the whole cluster is on one machine.
+    assert max(seconds for name, seconds in rotation.away.items() if name != "sign-in") < 60, rotation.away
+    assert rotation.away["sign-in"] < 300, rotation.away
 
 
 def test_no_secret_is_in_what_was_said_logged_or_kept(rotation, lab, master):
@@ -215,9 +222,32 @@ def test_no_secret_is_in_what_was_said_logged_or_kept(rotation, lab, master):
         assert not [value for value in values if value in journal]
 
 
-def test_a_worker_with_the_key_of_before_is_let_in_nowhere(rotation, lab, master):
-    """One that was away, or whose disk was copied."""
+def test_a_worker_with_the_key_of_before_gets_into_slurm_no_more(rotation, lab, master):
+    """As one that was away, or whose disk was copied."""
+    worker, put = lab.node("w2"), ["sh", "-c", "cat > /etc/slurm/slurm.key"]
+    since = worker.run(["date", "+@%s"]).stdout.strip()
+    refusal = ["journalctl", "-q", "-u", "slurmd", f"--since={since}", "--grep=Protocol authentication error"]
+    try:
+        worker.run(put, input=rotation.old["slurm_key"])
+        worker.run(["systemctl", "restart", "--no-block", "slurmd"])
+        wait_for("slurmd is refused", lambda: worker.run(refusal, check=False).stdout)
+    finally:
+        worker.run(put, input=rotation.new["slurm_key"])
+        worker.run(["systemctl", "restart", "slurmd"], timeout=90)
+    state = ["sinfo", "--noheader", "--Node", "--nodes=w2", "--format=%T"]
+    wait_for("w2 serves again", lambda: set(master.run(state).stdout.split()) == {"idle"})
+
+
+def test_a_minion_that_knows_the_key_of_before_does_not_listen_to_the_master(rotation, lab):
     worker = lab.node("w2")
+    script = """
+        trap 'rm -r /root/before' EXIT
+        mkdir /root/before && cp -r /etc/salt/pki/minion /root/before/pki && cat > /root/before/pki/minion_master.pub &&
+        { echo 'pki_dir: /root/before/pki'; cat /etc/salt/minion.d/qhub.conf; } > /root/before/minion &&
+        timeout 60 salt-call --config-dir=/root/before test.ping 2>&1
+    """
+    said = worker.run(["sh", "-c", script], input=rotation.old_key, check=False, timeout=90).stdout
+    assert "public key did not authenticate" in said
 
 
 def test_all_is_as_declared(rotation, lab):
