@@ -20,6 +20,8 @@ from salt.exceptions import CommandExecutionError
 
 #: class -> the pillar's secrets in it, and the states that put them to use on the master and on the workers.
 CLASSES = {
+    # First: the gateway is stopped until its states, and they are not to wait for Keycloak's.
+    "dask": {"secrets": ["dask_gateway_database_key", "dask_gateway_proxy_token"], "master": ["dask_gateway"]},
     "database": {"secrets": ["keycloak_database_password"], "master": ["keycloak"]},
     "keycloak": {"secrets": ["keycloak_salt_secret"], "master": ["keycloak.realm"]},
     "clients": {
@@ -32,7 +34,6 @@ CLASSES = {
         "secrets": ["jupyterhub_cookie_secret", "jupyterhub_crypt_key", "jupyterhub_metrics_token"],
         "master": ["jupyterhub"],
     },
-    "dask": {"secrets": ["dask_gateway_database_key", "dask_gateway_proxy_token"], "master": ["dask_gateway"]},
     "conda-store": {"secrets": ["conda_store_token_key", "conda_store_salt_token"], "master": ["conda_store"]},
     "backup": {"secrets": ["backup_password"], "master": ["backup"]},
     "slurm": {"secrets": ["slurm_key"], "master": ["slurm.controller"], "workers": ["slurm.worker"]},

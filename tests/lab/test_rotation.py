@@ -161,7 +161,7 @@ def rotation(lab, hub, tmp_path_factory):
 def test_what_cannot_be_rotated_is_refused_with_what_can(lab):
     refused = lab.orchestrate("orch.rotate", check=False, **{"class": "munge"})
     assert refused.returncode
-    assert "munge is not allowed: database, keycloak, clients" in refused.stdout + refused.stderr
+    assert "munge is not allowed: dask, database, keycloak, clients" in refused.stdout + refused.stderr
 
 
 def test_no_password_or_token_of_before_works(rotation, master):

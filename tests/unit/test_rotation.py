@@ -49,7 +49,7 @@ def test_what_there_is_to_do(rotation):
 def test_an_unknown_class_is_refused_with_those_that_there_are(rotation, asked):
     with pytest.raises(CommandExecutionError) as refused:
         rotation.plan(asked)
-    assert "is not allowed: database, keycloak, clients, hub" in str(refused.value)
+    assert "is not allowed: dask, database, keycloak, clients, hub" in str(refused.value)
     assert "grafana_admin_password is not rotated by this" in str(refused.value)
 
 
