@@ -18,7 +18,10 @@ KEYS, SERVED, SERVICES = Path("/var/lib/qhub/ca"), Path("/var/lib/qhub/files/ca"
 #: What makes the states of ``ca`` keep a next one; and the certificate of before, until the change is proved.
 NEXT, BEFORE = KEYS / "next", KEYS / "before.crt"
 #: Services that read whom to trust when they start.
-TRUSTING = ("keycloak", "jupyterhub", "sshgate", "conda-store-server", "dask-gateway", "grafana-server")
+TRUSTING = (
+    "keycloak", "jupyterhub", "sshgate", "conda-store-server", "dask-gateway", "grafana-server", "qhub-page",
+    "prometheus-blackbox-exporter", "prometheus-alertmanager",
+)  # fmt: skip
 #: Seconds they get.
 PATIENCE = 120
 

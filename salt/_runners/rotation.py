@@ -180,6 +180,8 @@ def _fault(name, old, new):
     try:
         if not takes(new):
             return "the new one does not work"
+        if name in WITHDRAWS:
+            WITHDRAWS[name](old)
         if takes(old):
             return "that of before still works"
     except (OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
@@ -259,7 +261,7 @@ def _files(*texts):
         yield [str(path) for path in paths]
 
 
-def _revoke(token, _):
+def _revoke(token):
     """Take a token out of the Hub's database: those of its configuration stay there when they leave that."""
     script = "DELETE FROM api_tokens USING services WHERE service_id = services.id AND name = 'prometheus' AND prefix ="
     words = ["runuser", "-u", "postgres", "--", "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "jupyterhub"]
@@ -351,12 +353,13 @@ def _run(*words, check=True, **options):
     return done
 
 
-#: secret -> what seals anew, or tells a store of its own, when it is rotated; to do it twice does no harm.
+#: secret -> what seals anew, or tells a store of its own; to do it twice does no harm.
 SEALS = {
     "backup_password": _rekey_repository,
     "dask_gateway_database_key": _rekey_dask,
-    "jupyterhub_metrics_token": _revoke,
 }
+#: secret -> what withdraws that of before once the new one works.
+WITHDRAWS = {"jupyterhub_metrics_token": _revoke}
 #: secret -> whether it is taken where it is used. What only seals things is what the service was started with.
 TAKES = {
     "keycloak_database_password": _logs_in,

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from tests.lab.browser import chromium, signed_in
+from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings
 from tests.lab.harness.shell import wait_for
 from tests.lab.hub import CA
@@ -136,13 +137,15 @@ class Rotation:
 
     def run(self):
         """Rotate everything."""
-        with watched(self.lab.node("w2")) as away:
-            words = ["salt-run", "--out=json", "state.orchestrate", "orch.rotate", "pillar={class: all}"]
-            self.said = self.master.run(words, timeout=900).stdout
-            self.away = wait_for("all answers again", away, timeout=300, interval=2)
-        self.new, self.new_ca = secrets(self.master), self.kept("new.crt")
-        Path(self.hub.session.verify).write_text(self.new_ca.read_text())
-        self.hub.session.close()  # it is connected to somebody it trusted before
+        words = ["salt-run", "--out=json", "state.orchestrate", "orch.rotate", "pillar={class: all}"]
+        try:
+            with watched(self.lab.node("w2")) as away:
+                self.said = self.master.run(words, timeout=900).stdout
+                self.away = wait_for("all answers again", away, timeout=300, interval=2)
+        finally:
+            self.new, self.new_ca = secrets(self.master), self.kept("new.crt")
+            Path(self.hub.session.verify).write_text(self.new_ca.read_text())
+            self.hub.session.close()  # it is connected to somebody it trusted before
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +253,8 @@ def test_a_minion_that_knows_the_key_of_before_does_not_listen_to_the_master(rot
     assert "public key did not authenticate" in said
 
 
-def test_all_is_as_declared(rotation, lab):
+def test_all_is_well_and_as_declared(rotation, lab):
+    the_lab.healthy(lab.master)
     for name in ("master", "w1", "w2"):
         changed = {state: result for state, result in lab.highstate(name).items() if result["changes"]}
         assert not changed
