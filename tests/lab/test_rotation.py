@@ -217,7 +217,7 @@ def test_nothing_is_away_for_long(rotation):
 def test_no_secret_is_in_what_was_said_logged_or_kept(rotation, lab, master):
     values = [value for each in (rotation.old, rotation.new) for value in each.values()]
     assert not [value for value in values if value in rotation.said]
-    for place in ("/var/cache/salt/master", "/var/log", "/var/lib/qhub/files"):
+    for place in ("/var/cache/salt/master/jobs", "/var/log", "/var/lib/qhub/files"):
         found = master.run(["grep", "-rlFf", "-", place], input="\n".join(values), check=False).stdout
         assert not found, found
     for node in (master, *lab.workers):
