@@ -247,7 +247,7 @@ def test_a_minion_that_knows_the_key_of_before_does_not_listen_to_the_master(rot
         trap 'rm -r /root/before' EXIT
         mkdir /root/before && cp -r /etc/salt/pki/minion /root/before/pki && cat > /root/before/pki/minion_master.pub &&
         { echo 'pki_dir: /root/before/pki'; cat /etc/salt/minion.d/qhub.conf; } > /root/before/minion &&
-        timeout 60 salt-call --config-dir=/root/before test.ping 2>&1
+        timeout 20 salt-call --config-dir=/root/before test.ping 2>&1
     """
     said = worker.run(["sh", "-c", script], input=rotation.old_key, check=False, timeout=90).stdout
     assert "public key did not authenticate" in said
