@@ -14,6 +14,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from salt.exceptions import CommandExecutionError
 
+__salt__: dict
+
 KEYS, SERVED, SERVICES = Path("/var/lib/qhub/ca"), Path("/var/lib/qhub/files/ca"), Path("/etc/qhub/tls")
 #: What makes the states of ``ca`` keep a next one; and the certificate of before, until the change is proved.
 NEXT, BEFORE = KEYS / "next", KEYS / "before.crt"

@@ -12,6 +12,9 @@ from pathlib import Path
 from salt.crypt import write_keys
 from salt.exceptions import CommandExecutionError
 
+__opts__: dict
+__salt__: dict
+
 NEXT, KNOWN = Path("/etc/salt/pki/master/next"), Path("/etc/salt/pki/minion/minion_master.pub")
 #: Where minions fetch it: ``salt://salt/next_master.pub``.
 SERVED = Path("/var/lib/qhub/files/salt/next_master.pub")

@@ -5,18 +5,22 @@ what its rotation stops for how long. No secret is ever returned, logged, or in 
 
 import contextlib
 import http.client
-import importlib.util
+import importlib.machinery
 import json
 import os
 import sqlite3
 import subprocess
 import tempfile
 import time
+import types
 import urllib.parse
 from pathlib import Path
 
 from cryptography.fernet import Fernet, MultiFernet
 from salt.exceptions import CommandExecutionError
+
+__opts__: dict
+__salt__: dict
 
 #: class -> the pillar's secrets in it, and the states that put them to use on the master and on the workers.
 CLASSES = {
@@ -195,9 +199,9 @@ def _fault(name, old, new):
 def _bootstrap():
     """Return salt/bootstrap/secrets.py, which says how secrets are made, as a module."""
     path = Path(__file__).parents[1] / "bootstrap/secrets.py"
-    spec = importlib.util.spec_from_file_location("qhub_bootstrap_secrets", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = importlib.machinery.SourceFileLoader("qhub_bootstrap_secrets", str(path))
+    module = types.ModuleType(loader.name)
+    loader.exec_module(module)
     return module
 
 
