@@ -54,6 +54,11 @@ RUN_BY = {
         "salt/bootstrap/master.sh --restore REPOSITORY --password-file FILE [--environment-file FILE] [--snapshot ID]",
         "salt-run state.orchestrate orch.restore pillar='{snapshot: latest}'",
     ],
+    "tests/lab/test_rotation.py::rotation": [
+        "salt-run state.orchestrate orch.rotate pillar='{class: hub}'",
+        "salt-run state.orchestrate orch.rotate pillar='{class: [hub, slurm]}'",
+        "salt-run state.orchestrate orch.rotate pillar='{class: all}'",
+    ],
     # This repository.
     ".ci/run": ["make test"],
     "tests/unit/test_docs.py::built": ["make docs"],

@@ -79,6 +79,30 @@ Cluster's certificate authority is in place:
     - mode: '0644'
 {% endif %}
 
+# While the authority is being rotated (orch.rotate), the one that comes, and then the one of before.
+{% set rotated = salt["file.file_exists"]("/var/lib/qhub/files/ca/beside.crt") or salt["file.file_exists"]("/var/lib/qhub/ca/next/generation")
+    if "master" in pillar.roles else salt["cp.hash_file"]("salt://ca/beside.crt") %}
+Authority beside it is trusted while there is one:
+{% if not rotated %}
+  file.absent:
+    - name: /usr/local/share/ca-certificates/qhub-ca-beside.crt
+{% elif "master" in pillar.roles %}
+  file.symlink:
+    - name: /usr/local/share/ca-certificates/qhub-ca-beside.crt
+    - target: /var/lib/qhub/files/ca/beside.crt
+    - force: true
+    - require:
+      - x509: Certificate authority has a certificate
+      {% if salt["file.file_exists"]("/var/lib/qhub/ca/next/generation") %}
+      - x509: Next certificate authority has a certificate
+      {% endif %}
+{% else %}
+  file.managed:
+    - name: /usr/local/share/ca-certificates/qhub-ca-beside.crt
+    - source: salt://ca/beside.crt
+    - mode: '0644'
+{% endif %}
+
 # A file or a directory with a name less is newer than what was made of them.
 System trusts the certificates:
   cmd.run:
@@ -87,6 +111,7 @@ System trusts the certificates:
     - require:
       - file: Trusted certificates are in place
       - file: Cluster's certificate authority is in place
+      - file: Authority beside it is trusted while there is one
 
 # For runtimes that bring authorities of their own (Python's requests, conda, Node.js). A service that needs them has
 # EnvironmentFile=/etc/qhub/ca.env in its unit; shells, and the jobs started from them, have them by profile.d.

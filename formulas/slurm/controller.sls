@@ -42,6 +42,18 @@ slurmctld comes back by itself:
     - makedirs: true
     - mode: '0644'
 
+# Commands on this machine have slurmctld sign for them: with the key of before, slurmdbd would not answer them.
+Slurm controller has no other key:
+  cmd.run:
+    - name: systemctl stop slurmctld
+    - onlyif: >-
+        systemctl is-active --quiet slurmctld &&
+        test $(stat -c %Y {{ slurm.config_dir }}/slurm.key) -gt $(date -d "$(systemctl show -P ActiveEnterTimestamp slurmctld)" +%s)
+    - require:
+      - file: Slurm's key is in place
+    - require_in:
+      - cmd: slurmdbd answers
+
 Slurm controller is running:
   service.running:
     - name: slurmctld

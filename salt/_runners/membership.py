@@ -58,14 +58,53 @@ def joining():
         salt-run membership.joining
     """
     in_service = {name for name, state in node_states().items() if serves(state)} - set(returned(_reasons()))
-    connected = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
+    known = members()
     return [
         name
-        for name, member in sorted(members().items())
-        if "worker" in member["roles"]
-        and (name not in in_service or _mark(name).exists())
-        and (member["address"] in connected or "master" in member["roles"])
+        for name in connected(known)
+        if "worker" in known[name]["roles"] and (name not in in_service or _mark(name).exists())
     ]
+
+
+def connected(known=None):
+    """
+    Return the ids (a list) of members whose minion is connected to the master, and the master's own.
+
+    known
+        The members as :func:`members` returns them, if the caller has asked already.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.connected
+    """
+    addresses = salt.utils.network.local_port_tcp(int(__opts__["publish_port"]))
+    return [
+        name
+        for name, member in sorted((known or members()).items())
+        if member["address"] in addresses or "master" in member["roles"]
+    ]
+
+
+def expect_absent():
+    """
+    Let members that are away be brought in anew when they come, with what they have missed, even if Slurm takes them.
+
+    Returns their ids (a list).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.expect_absent
+    """
+    known = members()
+    absent = sorted(set(known) - set(connected(known)))
+    for name in absent:
+        _mark(name).parent.mkdir(parents=True, exist_ok=True)
+        _mark(name).touch()
+    return absent
 
 
 def bring_in():
@@ -272,7 +311,7 @@ def forget(node):
 
 
 def _mark(node):
-    """Return the file that is there for a node bootstrapped over SSH until it has run a job."""
+    """Return the file that is there for a node that is new or has missed something, until it has run a job."""
     return Path(__opts__["cachedir"], "joining", node)
 
 

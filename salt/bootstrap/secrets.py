@@ -4,7 +4,7 @@
     secrets.py DIRECTORY
 
 DIRECTORY becomes a pillar root that only root can read: ``secrets/master.sls`` is for the master alone,
-``secrets/nodes.sls`` for every node. A secret that exists is never changed.
+``secrets/nodes.sls`` for every node. A secret that exists is not changed; ``orch.rotate`` does that.
 """
 
 import base64
@@ -52,6 +52,19 @@ GENERATE = {
 }
 
 
+def read(path):
+    """Return the secrets in a pillar file, ``{name: value}``; ``{}`` if there is none."""
+    return json.loads(path.read_text())["secrets"] if path.exists() else {}
+
+
+def write(path, secrets):
+    """Write a pillar file of secrets for root alone, at once or not at all."""
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_text(json.dumps({"secrets": secrets}, indent=1) + "\n")  # JSON is YAML
+    part.replace(path)
+
+
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
@@ -60,12 +73,10 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     for audience, generators in GENERATE.items():
         path = directory / f"{audience}.sls"
-        kept = json.loads(path.read_text())["secrets"] if path.exists() else {}
+        kept = read(path)
         missing = {name: generate() for name, generate in generators.items() if name not in kept}
         if missing or not path.exists():
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps({"secrets": kept | missing}, indent=1) + "\n")  # JSON is YAML
-            part.replace(path)
+            write(path, kept | missing)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ KEYWORDS = {
 GUARDS = {"unless", "onlyif", "creates", "stateful", "onchanges", "onchanges_any"}
 
 
+#: Served files that are not in the repository.
+MADE_ON_THE_MASTER = ("salt://generated/", "salt://ca/", "salt://salt/next_master.pub")
 #: What is in no role and is for the master.
 MASTERS = {"bootstrap.master"}
 
@@ -178,8 +180,8 @@ def templates(highstate, chunks):
     state = highstate.state
     for chunk in every(chunks, "file", "managed", "blockreplace", "append"):
         source = str(chunk.get("source"))
-        if not source.startswith("salt://") or source.startswith(("salt://generated/", "salt://ca/ca.crt")):
-            continue  # the latter are made on the master, by a state
+        if not source.startswith("salt://") or source.startswith(MADE_ON_THE_MASTER):
+            continue
         path = state.functions["cp.cache_file"](source)
         if not path:
             yield f"{chunk['__id__']}: there is no {source}"
@@ -218,8 +220,12 @@ def test_an_orchestration_compiles(compilers, size, name):
         "membership.members": state.opts["pillar"]["members"],
         "membership.joining": ["w1"],
         "manage.up": [state.opts["id"], "w1"],
-    }
-    state.functions["saltutil.runner"] = lambda name: answers[name]
+        "rotation.plan": {
+            "master": ["slurm.controller"], "workers": ["slurm.worker"], "connected": ["w1"], "classes": ["slurm"],
+            "orch": ["orch.rotate.authority", "orch.rotate.salt"],
+        },
+    }  # fmt: skip
+    state.functions["saltutil.runner"] = lambda name, **_: answers[name]
     chunks, errors = compiled(highstate, name)
     errors += rule_breakers(chunks, set())
     for chunk in every(chunks, "salt", "runner"):
