@@ -1,6 +1,6 @@
 """
-New secrets in the place of old ones, for the orchestration ``orch.rotate``. docs/operations/rotation.md says what a class is and
-what its rotation stops for how long. No secret is ever returned, logged, or in a command line.
+New secrets in the place of old ones, for the orchestration ``orch.rotate``. docs/operations/rotation.md says what a
+class is and what its rotation stops for how long. No secret is ever returned, logged, or in a command line.
 """
 
 import contextlib

@@ -36,8 +36,7 @@ def alone(lab):
 
 
 def test_all_is_well_and_stays_as_it_is(alone):
-    said = the_lab.healthy(alone)
-    assert "1 workers in service" in said
+    the_lab.healthy(alone)
     words = ["salt", "--out=json", "--static", "--timeout=120", "alone", "state.apply", "queue=5"]
     states = parse(alone.run(words, timeout=300).stdout)["alone"]
     assert {name for name, state in states.items() if state["changes"] or state["result"] is not True} == set()
