@@ -76,7 +76,7 @@ def receiver(lab, master):
 
 def be_impatient(master):
     """Let each fault be told that lasts for ten seconds, and for a minute after, until Salt puts the rules back."""
-    shorter = r"s/^( +for:) .*/\1 10s/; s/offset (5m|6h)/offset 1m/; s/\[(2m|5m|6h)\]/[1m]/"
+    shorter = r"s/^( +for:) .*/\1 10s/; s/offset (5m|6h)/offset 1m/g; s/\[(2m|5m|6h)\]/[1m]/g"
     master.run(["sh", "-c", f"sed -i -E '{shorter}' /etc/prometheus/rules.d/*.yml"])
     master.run(["systemctl", "reload", "prometheus"])
 
