@@ -3,6 +3,8 @@
 import contextlib
 import time
 
+import pytest
+
 from tests.lab.dask import client, go_on, jobs, said
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness.shell import wait_for
@@ -17,6 +19,14 @@ def accounted(lab, job):
     """Return ``(state, restarts)`` of a job from the accounting database."""
     words = ["sacct", "-X", "-n", "-P", "-j", job, "-o", "State,Restarts"]
     return tuple(lab.master.run(words, check=False).stdout.strip().split("|"))
+
+
+@pytest.fixture(autouse=True)
+def tidied(lab, hub):
+    """Leave no job and no notebook of these tests behind."""
+    yield
+    hub.stop_server("marie")
+    lab.master.run(["scancel", "--user=ada"])
 
 
 def test_a_master_that_loses_power(lab, master, hub, laptop):
@@ -65,7 +75,6 @@ say("gone")
         first, then = (int(master.run([*show, unit]).stdout) for unit in pair)
         assert first < then, pair
     wait_for(f"job {job} is accounted", lambda: accounted(lab, job) == ("COMPLETED", "0"), timeout=120)
-    hub.stop_server("marie")
 
 
 @contextlib.contextmanager
@@ -100,7 +109,6 @@ def test_a_worker_that_the_master_cannot_reach_for_two_minutes(lab, master, hub)
     print(f"all is well {time.monotonic() - healed:.0f} s after the network came back")
     assert hub.server("marie")["ready"]
     assert hub.jobs()["marie"]["id"] == notebook
-    hub.stop_server("marie")
 
 
 @contextlib.contextmanager

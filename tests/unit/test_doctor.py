@@ -519,6 +519,23 @@ def test_environments_whose_newest_build_failed():
     assert services.failed_builds(environments, builds) == [("b", 9)]
 
 
+@pytest.mark.parametrize(
+    ("declared", "failed", "current", "expected"),
+    [
+        (["a", "x"], ["a", "x", "ipykernel"], ["a", "ipykernel"], False),
+        (["a"], ["a", "x", "ipykernel"], ["a", "ipykernel"], True),
+        (["a", {"pip": ["y"]}], ["a", "x"], [{"pip": ["y"]}, "a"], True),
+        (["a"], ["a", "ipykernel"], ["a", "x", "ipykernel"], False),
+        (["a"], ["a", "ipykernel"], ["a", "ipykernel"], False),  # its channels, or the word to build it again
+        (["a"], ["a", "ipykernel"], [], False),
+        (None, ["a"], ["b"], False),
+    ],
+)
+def test_what_failed_and_is_asked_for_no_more(declared, failed, current, expected):
+    entry = None if declared is None else {"dependencies": declared}
+    assert services.taken_back(entry, failed, current) is expected
+
+
 # Together, as Salt loads it
 
 

@@ -2,6 +2,7 @@
 Checks of the services behind the front door, past it.
 """
 
+import json
 from pathlib import Path
 
 from .ask import command, fetch, fetch_json
@@ -64,14 +65,20 @@ def conda_store(site):
 
 
 def builder(site):
-    """conda-store's worker answers, and everybody's environments were built when they were last to be."""
+    """conda-store's worker answers, and what everybody's environments are to be was built."""
     broker = f"redis+socket://{site.settings('redis')['socket']}"
     # conda-store's own page about this lets everybody wait meanwhile.
     command(CELERY, f"--broker={broker}", "inspect", "ping", "--timeout=3", "--json", timeout=20, cwd="/")
     space = site.settings("conda_store")["shared_namespace"]
     environments = conda_store_says(f"v1/environment/?namespace={space}&size=100")["data"]
     builds = conda_store_says(f"v1/build/?namespace={space}&size=100&sort_by=id&order=desc")["data"]
-    wrong = failed_builds(environments, builds)
+    current = {each["name"]: each["current_build_id"] for each in environments}
+    declared = site.pillar.get("environments") or {}
+    wrong = [
+        (name, number)
+        for name, number in failed_builds(environments, builds)
+        if not taken_back(declared.get(f"{space}/{name}"), dependencies(number), dependencies(current[name]))
+    ]
     if wrong:
         advice = f"read the log at /conda-store/; salt-call conda_store_env.rebuild {space}/{wrong[0][0]}"
         raise Fault(*(f"{space}/{name}: build {number} failed" for name, number in wrong), advice=advice)
@@ -85,6 +92,30 @@ def failed_builds(environments, builds):
         newest.setdefault(build["environment_id"], build)
     found = ((each["name"], newest.get(each["id"])) for each in environments)
     return sorted((name, build["id"]) for name, build in found if build and build["status"] == "FAILED")
+
+
+def taken_back(declared, failed, current):
+    """
+    Whether the pillar no longer asks for what failed to be built.
+
+    declared
+        The environment in the pillar, or ``None``.
+    failed, current
+        The dependencies (lists) of the build that failed and of the current one; conda-store adds to those declared.
+    """
+    if not current or not declared or "dependencies" not in declared:
+        return False
+    wanted, failed, current = (
+        {json.dumps(each) for each in some} for some in (declared["dependencies"], failed, current)
+    )
+    return not (wanted <= failed and failed - wanted <= current)
+
+
+def dependencies(build):
+    """Return the dependencies (a list) of a build by its number, ``[]`` for no number or a build from a lockfile."""
+    if not build:
+        return []
+    return conda_store_says(f"v1/build/{build}/")["data"]["specification"]["spec"].get("dependencies") or []
 
 
 def conda_store_says(path):
