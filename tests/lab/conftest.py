@@ -92,8 +92,8 @@ class Lab:
         return job
 
     def state(self, job):
-        """Return a job's state from the accounting database; ``""`` while it has none."""
-        out = self.master.run(["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]).stdout.split()
+        """Return a job's state from the accounting database; ``""`` while it has none or does not answer."""
+        out = self.master.run(["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"], check=False).stdout.split()
         return out[0] if out else ""
 
     @contextlib.contextmanager
