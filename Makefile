@@ -7,6 +7,8 @@ BIN := .venv/bin
 PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
+# All of them: those of the lab, which wait for the most part, beside the others.
+BESIDE = --numprocesses=2 --dist=loadgroup --no-loadscope-reorder tests/lab tests/unit tests/functional
 
 .PHONY: help lab lab-down lab-status lab-shell mirror test docs screenshots lint static bench
 
@@ -30,7 +32,7 @@ mirror: ## what a site without a way out installs from: DIR=... (on a machine li
 	@$(if $(DIR),,$(error say where: make mirror DIR=/srv/mirror))salt/bootstrap/mirror.py $(call quoted,$(DIR))
 
 test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
-	@$(BIN)/pytest $(T)
+	@$(BIN)/pytest $(or $(T),$(BESIDE))
 
 docs: $(BIN)/.ready ## the documentation as web pages, in docs/_build
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --builder html docs docs/_build

@@ -1,4 +1,4 @@
-"""Each test is marked by the directory it is in."""
+"""Each test is marked by the directory it is in; tests of one directory run one after another."""
 
 from pathlib import Path
 
@@ -13,3 +13,4 @@ def pytest_collection_modifyitems(items):
         layer = item.path.relative_to(HERE).parts[0]
         if layer in LAYERS:
             item.add_marker(getattr(pytest.mark, layer))
+            item.add_marker(pytest.mark.xdist_group(layer))

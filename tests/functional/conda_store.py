@@ -15,7 +15,7 @@ import zlib
 import requests
 
 from tests.lab.harness import image, settings
-from tests.lab.harness.node import Node
+from tests.lab.harness.node import LoneNode
 from tests.lab.harness.shell import run, step, wait_for
 
 _NUMBER = zlib.crc32(settings.STATE.name.encode())
@@ -71,7 +71,7 @@ class CondaStore:
 
     def __init__(self):
         binds = {settings.MIRROR: image.mirror(), settings.CHECKOUT: settings.REPOSITORY}
-        self.node = Node("conda-store", binds={inside: f"{outside}:ro" for inside, outside in binds.items()})
+        self.node = LoneNode("conda-store", binds={inside: f"{outside}:ro" for inside, outside in binds.items()})
         self.session = requests.Session()
         self.session.trust_env = False
         self.returns = []

@@ -12,7 +12,7 @@ from tests.functional.keycloak import Keycloak, Realm
 from tests.functional.keycloak_service import KeycloakService
 from tests.functional.modules import Modules
 from tests.functional.slurm import Slurm
-from tests.lab.harness import image
+from tests.lab.harness.node import LoneNode, clear
 
 #: fixture -> its machine
 MACHINES: dict[str, type] = {
@@ -29,7 +29,7 @@ def starting(request):
     """``{fixture: (machine, future of its start)}``: one at a time, in the order in which tests need them."""
     asked = (name for item in request.session.items for name in item.fixturenames)
     needed = [name for name in dict.fromkeys(asked) if name in MACHINES]
-    image.mirror()  # before two threads want it
+    clear(LoneNode)
     machines = {name: MACHINES[name]() for name in needed}
     pool = ThreadPoolExecutor(max_workers=1)
     with contextlib.ExitStack() as ends:

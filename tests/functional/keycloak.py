@@ -12,7 +12,7 @@ from unittest import mock
 import requests
 
 from tests.lab.harness import image, settings
-from tests.lab.harness.node import Node
+from tests.lab.harness.node import LoneNode
 from tests.lab.harness.shell import run, step, wait_for
 
 ARTIFACT = json.loads((settings.REPOSITORY / "salt/artifacts.json").read_text())["keycloak"]
@@ -97,7 +97,7 @@ class Keycloak:
     """The machine: ``start`` it once, ``destroy`` it; ``kill`` and ``serve`` Keycloak in it."""
 
     def __init__(self):
-        self.node = Node("keycloak", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
+        self.node = LoneNode("keycloak", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy in between
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tests.lab.harness import image, settings
-from tests.lab.harness.node import Node
+from tests.lab.harness.node import LoneNode
 from tests.lab.harness.shell import run, step
 
 OLDER = {"version": "26.7.2", "sha256": "4f3ce3b797a9d98998b7f1a6bd5d2b9832100faea66c48988713a9b23eda5c44"}
@@ -93,7 +93,7 @@ class KeycloakService:
     def __init__(self):
         self.older = settings.CACHE / "older"
         binds = {settings.MIRROR: image.mirror(), settings.CHECKOUT: settings.REPOSITORY, "/srv/older": self.older}
-        self.node = Node("keycloak-service", binds={inside: f"{outside}:ro" for inside, outside in binds.items()})
+        self.node = LoneNode("keycloak-service", binds={inside: f"{outside}:ro" for inside, outside in binds.items()})
         self.returns = []
         self.secrets = set()
 

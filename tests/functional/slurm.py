@@ -8,7 +8,7 @@ import os
 import shlex
 
 from tests.lab.harness import image, settings
-from tests.lab.harness.node import Node
+from tests.lab.harness.node import LoneNode
 from tests.lab.harness.shell import step, wait_for
 
 CLUSTER = "lab"
@@ -69,7 +69,7 @@ class Slurm:
     """The machine: ``start`` it once, ``fill`` a directory of programs, ``reset`` its database, ``destroy`` it."""
 
     def __init__(self):
-        self.node = Node("slurm", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
+        self.node = LoneNode("slurm", binds={settings.MIRROR: f"{settings.CACHE / 'mirror'}:ro"})
 
     def start(self):
         """Boot, install and configure."""

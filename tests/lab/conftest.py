@@ -84,12 +84,18 @@ class Lab:
         job = self.as_user("ada", [*words, f"--wrap=sleep {seconds}"]).stdout.strip()
         queued = ["squeue", "-h", "-j", job, "-o", "%T"]
         wait_for("the job runs", lambda: self.master.run(queued).stdout.strip() == "RUNNING")
-        # slurmctld writes its state every few seconds. One killed before that starts the job a second time, which the
-        # node refuses ("Duplicate jobid"): Slurm's own limit, not tested.
-        started = int(self.master.run(["date", "+%s"]).stdout)
-        saved = ["stat", "-c", "%Y", "/var/lib/slurm/slurmctld/job_state"]
-        wait_for("it is in slurmctld's saved state", lambda: int(self.master.run(saved).stdout) > started, timeout=30)
+        self.jobs_are_saved()
         return job
+
+    def jobs_are_saved(self):
+        """Wait until slurmctld's saved state has the jobs that run now.
+
+        It writes that every few seconds. One killed before that starts a job a second time, which the node refuses
+        ("Duplicate jobid"): Slurm's own limit, not tested.
+        """
+        now = int(self.master.run(["date", "+%s"]).stdout)
+        saved = ["stat", "-c", "%Y", "/var/lib/slurm/slurmctld/job_state"]
+        wait_for("slurmctld has saved its state", lambda: int(self.master.run(saved).stdout) > now, timeout=30)
 
     def state(self, job):
         """Return a job's state from the accounting database; ``""`` while it has none or does not answer."""

@@ -56,6 +56,7 @@ say("gone")
     with client(laptop, hub.standing_token("ada"), script) as process:
         _, answer = said(process)
         assert answer == 41
+        lab.jobs_are_saved()
         before = set(jobs(lab))
 
         master.stop(hard=True)

@@ -1,6 +1,8 @@
 """The bare machine's file system, and the mirror its packages come from; both cached."""
 
 import contextlib
+import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -21,12 +23,25 @@ CUSTOMIZE = (
 WITHOUT = [f"--without={name}" for name in settings.ABSENT_PROGRAMS]
 
 
+def alone(build):
+    """Let one process at a time, and one thread, run a function that fills the cache."""
+
+    @functools.wraps(build)
+    def locked():
+        settings.CACHE.mkdir(parents=True, exist_ok=True)
+        with (settings.CACHE / f"{build.__name__}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return build()
+
+    return locked
+
+
+@alone
 def base():
     """Return the directory of the bare Debian root, building it first if the recipe is new."""
     recipe = repr((settings.RELEASE, settings.IMAGE_PACKAGES, CUSTOMIZE))
     root = settings.CACHE / f"image-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if not root.exists():
-        settings.CACHE.mkdir(parents=True, exist_ok=True)
         with step("Building the Debian image"), _new_directory(root) as building:
             run(
                 ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
@@ -45,6 +60,7 @@ def _delete_older(current):
             shutil.rmtree(image)
 
 
+@alone
 def mirror():
     """Return the mirror's directory, filled by salt/bootstrap/mirror.py in a throwaway root."""
     directory = settings.CACHE / "mirror"

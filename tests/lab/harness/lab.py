@@ -1,11 +1,10 @@
 """The whole lab: up, down, and what is in it."""
 
-import shutil
 import sys
 import time
 
 from . import image, network, settings, site
-from .node import Node, machines
+from .node import Node, clear, machines
 from .shell import CommandFailed, run, step, wait_for
 
 COMPLETE = settings.STATE / "complete"
@@ -98,14 +97,11 @@ def watched(machine, units, words, **options):
 
 def down():
     """Stop the lab and remove all that it made on this machine, but for the caches."""
-    known = {path.name for path in (settings.STATE / "nodes").glob("*")} | {name for _, name in machines()}
-    if known:
-        with step("Taking the lab down"):
-            for name in sorted(known):
-                Node(name).destroy()
-    network.down()
     COMPLETE.unlink(missing_ok=True)
-    shutil.rmtree(settings.STATE, ignore_errors=True)
+    network.down()
+    if settings.STATE.exists() or any(machines()):
+        with step("Taking the lab down"):
+            clear(Node)
 
 
 def status():

@@ -10,22 +10,22 @@ from pathlib import Path
 from . import image, settings
 from .shell import run, wait_for
 
-MACHINE_PREFIX = f"{settings.STATE.name}-"
-
 
 class Node:
-    """A Debian machine named ``name``.
+    """A Debian machine named ``name``, one of the lab's.
 
     ``address`` is its address on the lab's bridge; without one the machine has only loopback.
     ``binds`` maps paths inside to directories of this machine; a value ending in ``:ro`` is read-only.
     """
+
+    state = settings.STATE
 
     def __init__(self, name, address=None, binds=None, options=()):
         self.name = name
         self.address = address
         self.binds = binds or {}
         self.options = tuple(options)
-        self.directory = settings.STATE / "nodes" / name
+        self.directory = self.state / "nodes" / name
         self.root = self.directory / "root"
 
     # -- life -----------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Node:
         container = [
             "systemd-nspawn",
             *("--quiet", "--register=no", "--keep-unit", "--resolv-conf=off", "--boot"),
-            *(f"--directory={self.root}", f"--machine={MACHINE_PREFIX}{self.name}"),
+            *(f"--directory={self.root}", f"--machine={self.state.name}-{self.name}"),
             *(*network, *binds, *self.options),
         ]
         with (self.directory / "console.log").open("ab") as console:
@@ -96,7 +96,7 @@ class Node:
         """Yield this machine's own control groups: in a shared one its systemd would meet the others' units."""
         for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
             if Path(mount, "cgroup.procs").exists():
-                yield Path(mount, MACHINE_PREFIX + self.name)
+                yield Path(mount, f"{self.state.name}-{self.name}")
 
     def _kill_all(self):
         """Kill whatever runs in the machine, also if only its supervisor was killed before."""
@@ -123,7 +123,7 @@ class Node:
     @property
     def supervisor(self):
         """Process id of the machine's systemd-nspawn, or ``None``."""
-        return next((pid for pid, name in machines() if name == self.name), None)
+        return next((pid for pid, name in machines(self.state) if name == self.name), None)
 
     @property
     def leader(self):
@@ -179,9 +179,22 @@ class Node:
         return self.run(["journalctl", "-q", "--no-pager", "-n", lines, "-u", unit], check=False).stdout
 
 
-def machines():
+class LoneNode(Node):
+    """A machine of a test's own, which has only loopback and stays when a lab is brought up or taken down."""
+
+    state = settings.LONE
+
+
+def clear(kind):
+    """Destroy every machine of a kind, those that an ended process left too, and remove all that it kept on disk."""
+    for name in sorted({path.name for path in (kind.state / "nodes").glob("*")} | {n for _, n in machines(kind.state)}):
+        kind(name).destroy()
+    shutil.rmtree(kind.state, ignore_errors=True)
+
+
+def machines(state=settings.STATE):
     """Yield ``(process id, name)`` of each of the lab's running machines."""
-    marker = f"--machine={MACHINE_PREFIX}"
+    marker = f"--machine={state.name}-"
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):

@@ -9,6 +9,8 @@ CACHE = Path(os.environ.get("QHUB_LAB_CACHE", Path.home() / ".cache/qhub-lab"))
 # A second lab beside the first has a number of its own (2 to 255), and with it a directory and a network.
 NUMBER = int(os.environ.get("QHUB_LAB_NUMBER", "0"))
 STATE = Path(f"/var/lib/qhub-lab{NUMBER or ''}")
+# Where tests have machines that belong to no lab.
+LONE = Path(f"/var/lib/qhub-machines{NUMBER or ''}")
 
 BRIDGE = f"br-qhub{NUMBER or ''}"
 NETWORK = ipaddress.ip_network(f"10.98.{NUMBER}.0/24")
