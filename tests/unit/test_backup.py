@@ -1,20 +1,15 @@
 """What qhub-backup makes of what restic says, of its settings and of its own metrics."""
 
 import json
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
 
 @pytest.fixture(scope="module")
 def program():
-    loader = SourceFileLoader("qhub_backup", str(ROOT / "formulas/backup/files/qhub-backup"))
-    module = module_from_spec(spec_from_loader("qhub_backup", loader))
-    loader.exec_module(module)
-    return module
+    return load("formulas/backup/files/qhub-backup", "qhub_backup")
 
 
 def test_what_restic_says_is_told_without_its_wrapping(program):

@@ -1,28 +1,20 @@
 """A site's own certificate: what is said of one that is not fit."""
 
 import datetime
-import importlib.util
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.load import load
+
 NOW = datetime.datetime.now(datetime.timezone.utc)
 NAME = "hpc.example.org"
 PEM = serialization.Encoding.PEM
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("certificate_state", ROOT / "_states/certificate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-certificate = load()
+certificate = load("_states/certificate.py", "certificate_state")
 
 
 def issue(subject, key, issuer, issuer_key, *, names=(), days=30, begins=-60):

@@ -1,22 +1,13 @@
 """conda-store: which builds go, and which kernels there are."""
 
 import datetime
-import importlib.util
 import json
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-
-def module(name):
-    """Return one of the modules that conda-store is extended by."""
-    path = ROOT / f"formulas/conda_store/files/lib/qhub_conda/{name}.py"
-    spec = importlib.util.spec_from_file_location(f"qhub_conda_{name}", path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-kernels, retention = module("kernels"), module("retention")
+LIBRARY = "formulas/conda_store/files/lib/qhub_conda"
+kernels = load(f"{LIBRARY}/kernels.py", "qhub_conda_kernels")
+retention = load(f"{LIBRARY}/retention.py", "qhub_conda_retention")
 NOW = datetime.datetime(2026, 1, 31)
 BUILDS = [
     (1, "COMPLETED", NOW - datetime.timedelta(days=90)),

@@ -1,25 +1,15 @@
 """The difference engine of conda_store_env: pure functions, any declaration."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.load import load
 
-
-def load():
-    spec = importlib.util.spec_from_file_location("conda_store_env_module", ROOT / "_modules/conda_store_env.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ce = load()
+ce = load("_modules/conda_store_env.py", "conda_store_env_module")
 
 DEFAULTS = {
     "conda_channel_alias": "http://channels",

@@ -2,10 +2,8 @@
 
 import datetime
 import http.server
-import importlib.util
 import json
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -15,21 +13,14 @@ from types import SimpleNamespace
 import pytest
 import salt.loader
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-
-def load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-load("doctor_runner", ROOT / "salt/_runners/doctor/__init__.py")
+load("salt/_runners/doctor/__init__.py", "doctor_runner")
 from doctor_runner import ask, door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
 from doctor_runner.site import Site  # noqa: E402
 
-shown = load("doctor_output", ROOT / "salt/_output/doctor.py")
+shown = load("salt/_output/doctor.py", "doctor_output")
 Check, Fault, Outcome = engine.Check, engine.Fault, engine.Outcome
 
 

@@ -1,21 +1,13 @@
 """How a node's last highstate went: what a return says, whose it is, and what is told of it."""
 
 import hmac
-import importlib.util
 import json
 
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
 KEY = "sesame"
-
-
-def load(path, name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 drift = load("salt/_engines/drift.py", "drift_engine")

@@ -1,25 +1,14 @@
 """What services offer and refuse: formulas/jobs/files/qhub_jobs/limits.py, from what Slurm prints."""
 
-import importlib.util
 import itertools
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-
-def load():
-    spec = importlib.util.spec_from_file_location("qhub_jobs_limits", ROOT / "formulas/jobs/files/qhub_jobs/limits.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-limits = load()
+limits = load("formulas/jobs/files/qhub_jobs/limits.py", "qhub_jobs_limits")
 
 # account|parentname|user|partition|qos|defaultqos|maxwall|maxtres|maxtrespernode|grptres
 ASSOCIATIONS = """\

@@ -1,27 +1,17 @@
 """The difference engine of keycloak_realm: pure functions, any realm."""
 
 import copy
-import importlib.util
 import json
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.load import load
 
-
-def load():
-    spec = importlib.util.spec_from_file_location("keycloak_realm_module", ROOT / "_modules/keycloak_realm.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kr = load()
+kr = load("_modules/keycloak_realm.py", "keycloak_realm_module")
 EMPTY = kr.Live({})
 
 # -- any declaration -------------------------------------------------------------------------------

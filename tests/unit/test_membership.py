@@ -1,21 +1,12 @@
 """Workers that come and go: who is dead, who is back, and what a machine that cannot be brought in is told."""
 
-import importlib.util
 import io
 import tarfile
 import time
 
 import pytest
 
-from tests.unit.conftest import ROOT
-
-
-def load(path, name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from tests.unit.load import load
 
 membership = load("salt/_runners/membership.py", "membership_runner")
 cloud = load("salt/_clouds/saltify.py", "saltify_cloud")

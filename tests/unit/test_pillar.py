@@ -1,6 +1,5 @@
 """The pillar: who gets what, and every kind of mistake is refused with a message that helps."""
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -10,10 +9,9 @@ import pytest
 import yaml
 
 from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-spec = importlib.util.spec_from_file_location("pillar_qhub", ROOT / "salt/_pillar/qhub.py")
-qhub = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(qhub)
+qhub = load("salt/_pillar/qhub.py", "pillar_qhub")
 
 NODES = {
     "nodes": {
@@ -287,9 +285,7 @@ def test_every_rule_of_the_schema_says_what_is_allowed():
 
 
 def test_slurm_keys_are_those_that_slurm_account_takes():
-    spec = importlib.util.spec_from_file_location("slurm_account_fields", ROOT / "_modules/slurm_account.py")
-    slurm_account = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(slurm_account)
+    slurm_account = load("_modules/slurm_account.py", "slurm_account_module")
     sections = qhub.load_schema([ROOT / "salt"])["properties"]
 
     def keys(*path):

@@ -1,15 +1,12 @@
 """The realm made from the pillar: who gets which group, and how a site's own part is laid over it."""
 
-import importlib.util
 import json
 
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-spec = importlib.util.spec_from_file_location("qhub_realm", ROOT / "_modules/qhub_realm.py")
-qhub_realm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(qhub_realm)
+qhub_realm = load("_modules/qhub_realm.py", "qhub_realm")
 
 
 def pillar(**changes):

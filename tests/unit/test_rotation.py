@@ -5,7 +5,7 @@ import json
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from tests.unit.test_drift import load
+from tests.unit.load import load
 
 bootstrap = load("salt/bootstrap/secrets.py", "bootstrap_secrets")
 

@@ -1,24 +1,13 @@
 """The difference engine of slurm_account: pure functions, any tree."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.load import load
 
-
-def load():
-    spec = importlib.util.spec_from_file_location("slurm_account_module", ROOT / "_modules/slurm_account.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sa = load()
+sa = load("_modules/slurm_account.py", "slurm_account_module")
 
 # -- any declaration -------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """Who may come in through the SSH gateway: what is decided without a network."""
 
-import importlib.util
 import ipaddress
 import types
 
@@ -8,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.conftest import ROOT
+from tests.unit.load import load
 
-spec = importlib.util.spec_from_file_location("sshgate_door", ROOT / "formulas/sshgate/files/door.py")
-door = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(door)
+door = load("formulas/sshgate/files/door.py", "sshgate_door")
 
 LIMITS = types.SimpleNamespace(
     first_delay=1,
