@@ -7,8 +7,8 @@ BIN := .venv/bin
 PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
-# All of them: those of the lab, which wait for the most part, beside the others.
-BESIDE = --numprocesses=2 --dist=loadscope --no-loadscope-reorder tests/lab tests/unit tests/functional
+# All of them are shared by two processes (tests/conftest.py).
+BESIDE = --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help lab lab-down lab-status lab-shell mirror test docs screenshots lint static bench
 

@@ -1,4 +1,4 @@
-"""Each test is marked by the directory it is in; with pytest-xdist, tests of one directory run one after another."""
+"""Each test is marked by the directory it is in; two processes of pytest-xdist's share them as PARTS says."""
 
 from pathlib import Path
 
@@ -7,21 +7,32 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 LAYERS = ("unit", "functional", "lab")
+#: What one process does in one go, as it shares machines, in the order in which they are begun. The lab's tests, which
+#: wait for the most part, are two: each has a lab of its own.
+PARTS = ("lab to n", "unit", "functional", "lab from o")
 
 
-class ByLayer(LoadScopeScheduling):
-    """A process has all tests of a layer, which share machines."""
+def part(nodeid):
+    """Return the part that a test belongs to."""
+    _, layer, file, *_ = nodeid.split("/")
+    return layer if layer != "lab" else "lab to n" if file < "test_o" else "lab from o"
+
+
+class ByPart(LoadScopeScheduling):
+    """Each part is one process's."""
 
     def _split_scope(self, nodeid):
-        return nodeid.split("/")[1]
+        return part(nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return ByLayer(config, log)
+    return ByPart(config, log)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         layer = item.path.relative_to(HERE).parts[0]
         if layer in LAYERS:
             item.add_marker(getattr(pytest.mark, layer))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: PARTS.index(part(item.nodeid)))

@@ -72,12 +72,12 @@ def outside():
     run(["ip", "netns", "add", name])
     try:
         run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name])
-        run(["ip", "address", "add", "10.98.1.1/30", "dev", outer])
+        run(["ip", "address", "add", "10.97.0.1/30", "dev", outer])
         run(["ip", "link", "set", outer, "up"])
-        run(["ip", "-n", name, "address", "add", "10.98.1.2/30", "dev", inner])
+        run(["ip", "-n", name, "address", "add", "10.97.0.2/30", "dev", inner])
         run(["ip", "-n", name, "link", "set", inner, "up"])
-        run(["ip", "-n", name, "route", "add", "default", "via", "10.98.1.1"])
-        yield name, "10.98.1.1"
+        run(["ip", "-n", name, "route", "add", "default", "via", "10.97.0.1"])
+        yield name, "10.97.0.1"
     finally:
         run(["ip", "link", "delete", outer], check=False)
         run(["ip", "netns", "delete", name])
@@ -107,8 +107,8 @@ with socket.create_connection(('{address}', {port}), 3) as connection:
 def test_it_was_installed_without_a_way_out(lab, outside):
     """From the mirror's directory alone; this machine passes nothing on for the lab's."""
     name, _ = outside
-    ask = ["timeout", "3", "python3", "-c", "import socket; socket.create_connection(('10.98.1.2', 8000), 2)"]
-    serve = ["ip", "netns", "exec", name, sys.executable, "-m", "http.server", "--bind", "10.98.1.2", "8000"]
+    ask = ["timeout", "3", "python3", "-c", "import socket; socket.create_connection(('10.97.0.2', 8000), 2)"]
+    serve = ["ip", "netns", "exec", name, sys.executable, "-m", "http.server", "--bind", "10.97.0.2", "8000"]
     with subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for("there is something outside", lambda: run(ask, check=False).returncode == 0)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("QHUB_LAB_CACHE", Path.home() / ".cache/qhub-lab"))
-# A second lab beside the first has a number of its own (2 to 255), and with it a directory and a network.
-NUMBER = int(os.environ.get("QHUB_LAB_NUMBER", "0"))
+# A second lab beside the first has a number of its own (2 to 255), and with it a directory and a network. The second
+# process of pytest-xdist's has one too.
+NUMBER = int(os.environ.get("QHUB_LAB_NUMBER", "0")) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 STATE = Path(f"/var/lib/qhub-lab{NUMBER or ''}")
 # Where tests have machines that belong to no lab.
 LONE = Path(f"/var/lib/qhub-machines{NUMBER or ''}")
