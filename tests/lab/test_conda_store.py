@@ -160,6 +160,7 @@ def test_a_viewer_looks_and_changes_nothing(lab, master, browser, marie, viewer)
     with signed_in(lab, browser, viewer, *SIGN_IN) as shown:
         assert [new_button(shown, namespace)[1] for namespace in ("physics", "global")] == [False, False]
         assert shown.get_by_text("chemistry", exact=True).count() == 0
+        shown.wait_for_load_state("networkidle")  # the list folds what is unfolded while it is being filled
         shown.get_by_text("physics", exact=True).click()
         shown.get_by_role("link", name="by-page", exact=True).click()
         shown.get_by_test_id("build-status").get_by_text("Completed").wait_for()
