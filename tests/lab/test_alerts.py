@@ -3,6 +3,9 @@ Faults, made for real, are told to somebody, and so is their end.
 
 What is shortened for the tests is patience: how often things are looked at and how long a fault has to last, not what
 the rules look for.
+
+Three that no container can have by itself are put into the mouth of who tells of them: no memory, another time, and a
+scheduler with more to do than can be queued here.
 """
 
 import contextlib
