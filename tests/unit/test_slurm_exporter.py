@@ -108,7 +108,8 @@ def test_sizes_are_bytes(text, expected):
     ("text", "expected"),
     [("ReqNodeNotAvail, UnavailableNodes:w[1,7]", "ReqNodeNotAvail"), ("Priority", "Priority"),
      ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority", "NodesUnavailable"),
-     ("launch_failed_requeued_held", "launch_failed_requeued_held"), ("", "Other"), ('"x', "Other"), ("ü", "Other")],
+     ("launch failed requeued held", "launch_failed_requeued_held"), ("job requeued in held state", "job"),
+     ("", "Other"), ('"x', "Other"), ("ü", "Other")],
 )  # fmt: skip
 def test_a_reason_is_one_word(text, expected):
     assert slurm.reason_word(text) == expected

@@ -163,6 +163,8 @@ def reason_word(text):
     """Return the reason without what it is about: names of nodes and the like are different each time."""
     if text.startswith("Nodes required for job are DOWN"):
         return "NodesUnavailable"
+    if text.endswith(" requeued held"):  # a launch failed, once or too often
+        return text.replace(" ", "_")  # as scontrol writes it
     return re.split(r"\W", text.strip("("), maxsplit=1, flags=re.ASCII)[0] or "Other"
 
 
