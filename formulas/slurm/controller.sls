@@ -58,6 +58,7 @@ Slurm controller is running:
   service.running:
     - name: slurmctld
     - enable: true
+    - unmask_runtime: true # an upgrade that was cut off leaves it masked
     - require:
       - pkg: Slurm controller is installed
       - file: Slurm is configured
