@@ -53,9 +53,10 @@ def plan():
     """
     Return what ``orch.upgrade`` would bring, and touch nothing; only the lists of packages are fetched.
 
-    ``{"summary", "services": {name: version}, "slurm": {node: version}, "away": [id, ...], "salt": {id: command}}``,
-    where a version that comes is written ``installed -> coming``. Workers that are ``away`` keep what they have, and
-    those under ``salt`` get a new version of Salt itself by that command.
+    ``{"summary", "services": {name: version}, "slurm": {node: version}, "away": [id, ...], "silent": {id: error},
+    "salt": {id: command}}``, where a version that comes is written ``installed -> coming``. Workers that are ``away``
+    keep what they have, nodes that are ``silent`` are connected and do not answer, and those under ``salt`` get a new
+    version of Salt itself by that command.
 
     CLI Example:
 
@@ -72,6 +73,7 @@ def plan():
         "services": {name: _arrow(pair) for name, pair in seen["services"].items()},
         "slurm": {node: _arrow(pair) for node, pair in slurm.items()},
         "away": seen["away"],
+        "silent": seen["silent"],
         "salt": {node: f"salt-ssh {node} state.apply bootstrap.minion" for node in seen["salt"]},
     }
     return {key: value for key, value in shown.items() if value}
@@ -106,8 +108,8 @@ def preflight(batch=1, timeout=3600):
     seen, begun = _survey(), _begun()
     rows, master = __salt__["membership.reasons"](), __opts__["id"]
     excused = {*seen["away"], *drained_by_others(rows)}
-    faults = [*older(seen["services"]), *slurm_faults(seen["slurm"], master), *full(_stored(), _free())]
-    faults += [f"{node}: {error}" for node, error in seen["silent"].items()]
+    faults = [f"{node}: {error}" for node, error in seen["silent"].items()]
+    faults += [*older(seen["services"]), *slurm_faults(seen["slurm"], master), *full(_stored(), _free())]
     # What is wrong half-way may be what the rest mends.
     faults += [] if begun else sick(__salt__["doctor.examine"](), excused)
     if faults:
@@ -211,8 +213,8 @@ def release(version):
 
 def slurm_faults(slurm, master):
     """Return why Slurm would not take this, a list of lines; of ``{node: {package: [installed, coming]}}``."""
-    faults, (_, masters) = [], slurm_versions(slurm[master])
-    for node, packages in slurm.items():
+    faults, (_, masters) = [], slurm_versions(slurm.get(master, {}))
+    for node, packages in slurm.items() if masters else ():
         installed, coming = slurm_versions(packages)
         if not installed:
             continue

@@ -112,9 +112,9 @@ def test_all_that_is_in_the_way_is_told_at_once(upgrade):
     with pytest.raises(CommandExecutionError) as refused:
         upgrade.preflight()
     assert str(refused.value).splitlines() == [
+        "w2: no answer",
         "keycloak: 26.7.3 is installed, and 26.7.2 is older: what it has stored does not go back",
         "/var: 0 MiB are free, and the databases are 2 MiB",
-        "w2: no answer",
         "the doctor: mariadb: it does not answer",
     ]
 
