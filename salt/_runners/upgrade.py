@@ -335,7 +335,7 @@ def _locked(pillar):
     for formula, package in LOCKED.items():
         defaults = yaml.safe_load(_served(f"{formula}/defaults.yaml").read_text())["default"]
         # Only what all nodes share is elsewhere.
-        parent = Path({**defaults, **pillar.get(formula, {})}["directory"]) if formula == "jupyterlab" else INSTALLED
+        parent = Path({**defaults, **(pillar.get(formula) or {})}["directory"]) if formula == "jupyterlab" else INSTALLED
         lock, link = _served(f"{formula}/requirements.lock"), parent / formula
         coming = version_in(lock.read_text(), package)
         if not link.is_symlink():
