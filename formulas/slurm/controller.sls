@@ -58,7 +58,9 @@ Slurm controller is running:
   service.running:
     - name: slurmctld
     - enable: true
-    - unmask_runtime: true # an upgrade that was cut off leaves it masked
+    # An upgrade that was cut off leaves it masked.
+    - unmask: true
+    - unmask_runtime: true
     - require:
       - pkg: Slurm controller is installed
       - file: Slurm is configured
