@@ -129,7 +129,8 @@ class Upgrade:
 
     def history(self):
         """Return ada's jobs that are over."""
-        return self.master.run(["sacct", "-anX", "-u", "ada", "-s", "CD", "-o", "JobID,State"]).stdout.splitlines()
+        words = ["sacct", "-nX", "-u", "ada", "-S", "now-1days", "-s", "CD", "-o", "JobID"]
+        return self.master.run(words).stdout.split()
 
     def sight(self):
         """Return how the cluster is."""
