@@ -351,7 +351,7 @@ def _locked(pillar):
 
 def version_in(lock, package):
     """Return the version of a package in the text of a lock."""
-    return re.search(rf"^{re.escape(package)}==(\S+)", lock, re.MULTILINE)[1]
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))[package]
 
 
 def digest(lock):
