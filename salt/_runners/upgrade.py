@@ -98,13 +98,6 @@ def preflight(batch=1, timeout=3600):
 
         salt-run upgrade.preflight
     """
-    faults = [
-        f"{name}: {value} is not allowed: a whole number from {least}"
-        for name, value, least in (("batch", batch, 1), ("timeout", timeout, 0))
-        if not isinstance(value, int) or isinstance(value, bool) or value < least
-    ]
-    if faults:
-        raise CommandExecutionError("\n".join(faults))
     seen, begun = _survey(), _begun()
     rows, master = __salt__["membership.reasons"](), __opts__["id"]
     excused = {*seen["away"], *drained_by_others(rows)}

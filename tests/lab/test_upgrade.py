@@ -123,13 +123,12 @@ class Upgrade:
 
     def run(self):
         """Run the orchestration; return the ``CompletedProcess``."""
-        return self.master.run(
-            ["salt-run", "--out=json", "state.orchestrate", "orch.upgrade"], check=False, timeout=900
-        )
+        words = ["salt-run", "--out=json", "state.orchestrate", "orch.upgrade", "pillar={batch: 2, timeout: 600}"]
+        return self.master.run(words, check=False, timeout=900)
 
     def history(self):
         """Return ada's jobs that are over."""
-        words = ["sacct", "-nX", "-u", "ada", "-S", "now-1days", "-s", "CD", "-o", "JobID"]
+        words = ["sacct", "-nX", "-u", "ada", "-S", "now-1days", "-E", "now", "-s", "CD", "-o", "JobID"]
         return self.master.run(words).stdout.split()
 
     def sight(self):
@@ -194,8 +193,7 @@ def test_it_goes_on_where_it_stopped(upgrade):
     ran = steps(upgrade.passed)
     assert "Backup is made" not in ran
     assert "No job runs on alone" not in ran
-    told = "\n".join(str(ran["All is well"]["changes"]))
-    print(told)
+    print("\n".join(ran["All is well"]["changes"]["return"]))
     assert plan(upgrade.master)["summary"] == "nothing is to be upgraded"
     assert slurm(upgrade.master) == slurm(upgrade.other) != upgrade.slurm_before == {older.SLURM}
 
