@@ -7,6 +7,7 @@ before the upgrade, which fails half-way for the first time.
 
 import copy
 import json
+import shutil
 import time
 
 import pytest
@@ -70,6 +71,7 @@ def alone(lab):
         yield node
     finally:
         node.destroy()
+        shutil.rmtree(DIRECTORY)
 
 
 def test_all_is_well(alone):
@@ -173,7 +175,7 @@ def test_the_plan_tells_what_comes(upgrade):
         **expected,
         "jupyterhub": services["jupyterhub"],
     }
-    assert services["jupyterhub"].startswith("6.1.0 -> ")
+    assert services["jupyterhub"].startswith(f"{older.JUPYTERHUB['version']} -> ")
     assert {said.split(" -> ")[0] for said in upgrade.plan_before["slurm"].values()} == {older.SLURM}
     assert upgrade.plan_before["slurm"].keys() == {"alone", "w18"}
 

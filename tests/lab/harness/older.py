@@ -26,11 +26,11 @@ PROGRAMS = {
         "sha256": {"x86_64": "327314f5a64a9b25aba05bf83b0942ab3bfde65573cee8cc1a9e5b49d268cd63"},
     },
 }
-JUPYTERHUB = (
-    "jupyterhub==6.1.0 \\\n    --hash=sha256:1dd7921a4952e0520d85e25867eeae5f74c2490f32b6d3dd11684a51ac54df46\n"
-)
+JUPYTERHUB = {"version": "6.1.0", "sha256": "1dd7921a4952e0520d85e25867eeae5f74c2490f32b6d3dd11684a51ac54df46"}
+LOCKED = "jupyterhub=={version} \\\n    --hash=sha256:{sha256}\n".format(**JUPYTERHUB)
 SLURM = "24.11.5-4~older"
 CACHE = settings.CACHE / "older"
+WHEELS = CACHE / "jupyterhub-{version}".format(**JUPYTERHUB)
 # What makes a checkout, as far as a master needs it.
 CHECKOUT = ("_modules", "_states", "formulas", "pillar", "salt")
 # Where a machine has today's mirror and the older packages; what is at settings.MIRROR are links to them.
@@ -59,13 +59,13 @@ def programs():
 @image.alone
 def packages():
     """Have the older JupyterHub, and Slurm's packages under a lower version with what an index says of them."""
-    if not list((CACHE / "wheels").glob("*.whl")):
+    if not WHEELS.exists():
         with tempfile.NamedTemporaryFile("w") as lock:
-            lock.write(JUPYTERHUB)
+            lock.write(LOCKED)
             lock.flush()
             words = ["pip", "download", "--quiet", "--no-deps", "--require-hashes", "--requirement", lock.name]
             environment = {key: value for key, value in os.environ.items() if key != "PIP_FIND_LINKS"}
-            run([sys.executable, "-m", *words, "--dest", CACHE / "wheels"], timeout=300, env=environment)
+            run([sys.executable, "-m", *words, "--dest", WHEELS], timeout=300, env=environment)
     target, index = CACHE / "debs", (settings.CACHE / "mirror/debs/Packages").read_text()
     stanzas = [each for each in index.split("\n\n") if "\nSource: slurm-wlm\n" in each]
     stamp = target / "made-of"
@@ -104,7 +104,7 @@ def checkout(directory, *, older):
     if older:
         (directory / "salt/artifacts.json").write_text(json.dumps(artifacts()))
         lock = directory / "formulas/jupyterhub/requirements.lock"
-        text, found = re.subn(r"^jupyterhub==.*\n( +--hash=.*\n)+", lambda _: JUPYTERHUB, lock.read_text(), flags=re.M)
+        text, found = re.subn(r"^jupyterhub==.*\n( +--hash=.*\n)+", lambda _: LOCKED, lock.read_text(), flags=re.M)
         assert found == 1
         lock.write_text(text)
 
@@ -123,7 +123,7 @@ def mirror(directory, *, older):
         entries = (artifacts()[name] for name in PROGRAMS)
         _link(directory / "artifacts", [CACHE / entry["file"].format(**entry) for entry in entries], OLDER)
         _link(directory / "debs", (CACHE / "debs").glob("*.deb"), f"{OLDER}/debs")
-        _link(directory / "wheels/jupyterhub", (CACHE / "wheels").iterdir(), f"{OLDER}/wheels")
+        _link(directory / "wheels/jupyterhub", WHEELS.iterdir(), f"{OLDER}/{WHEELS.name}")
         # What it is now is not there: APT would take it.
         stanzas = (today / "debs/Packages").read_text().split("\n\n")
         rest = [each for each in stanzas if "\nSource: slurm-wlm\n" not in each]
