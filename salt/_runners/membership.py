@@ -235,13 +235,14 @@ def prove(nodes, timeout=60):
     ready, waiting, resumed = [], list(nodes), {}
     wrong = dict.fromkeys(waiting, "is not in Slurm")
     while waiting and time.monotonic() < start + timeout:
-        states = node_states()
-        for name in [name for name in waiting if name in states]:
-            wrong[name] = f"is {states[name]} in Slurm"
-            if (reason := reasons()[name][2]).endswith(_OWN) and serves(states[name]):
+        rows = reasons()
+        for name in [name for name in waiting if name in rows]:
+            state, _, reason = rows[name]
+            wrong[name] = f"is {state} in Slurm"
+            if reason.endswith(_OWN) and serves(state):
                 resumed[name] = reason
                 _slurm("scontrol", "update", f"nodename={name}", "state=resume")
-            if serves(states[name]) and _runs_a_job(name):
+            if serves(state) and _runs_a_job(name):
                 waiting.remove(name)
                 ready.append(name)
                 _mark(name).unlink(missing_ok=True)
@@ -288,13 +289,11 @@ def drain(node, reason, timeout=3600):
         if state.endswith("*"):
             # Nothing ends on a dead machine: let Slurm requeue or fail what it has there.
             _slurm("scontrol", "update", f"nodename={name}", "state=down", f"reason={why}")
-    deadline = time.monotonic() + timeout
-    while (
-        jobs := names and _slurm("squeue", "--noheader", f"--nodelist={','.join(names)}", "--format=%A").stdout.split()
-    ):
+    deadline, on_them = time.monotonic() + timeout, f"--nodelist={','.join(names)}"
+    while names and (jobs := _slurm("squeue", "--noheader", on_them, "--format=%A").stdout.split()):
         if time.monotonic() > deadline:
             raise CommandExecutionError(
-                f"{', '.join(names)} drained, but after {timeout} s there still run the jobs {', '.join(jobs)}"
+                f"{', '.join(names)}: drained, but after {timeout} s still runs the jobs {', '.join(jobs)}"
             )
         time.sleep(1)
     return True
