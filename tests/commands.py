@@ -59,6 +59,11 @@ RUN_BY = {
         "salt-run state.orchestrate orch.rotate pillar='{class: [hub, slurm]}'",
         "salt-run state.orchestrate orch.rotate pillar='{class: all}'",
     ],
+    "tests/lab/test_upgrade.py::plan": ["salt-run upgrade.plan"],
+    "tests/lab/test_upgrade.py::run": [
+        "salt-run state.orchestrate orch.upgrade",
+        "salt-run state.orchestrate orch.upgrade pillar='{batch: 4, timeout: 86400}'",
+    ],
     # This repository.
     ".ci/run": ["make test"],
     "tests/unit/test_docs.py::built": ["make docs"],

@@ -58,6 +58,9 @@ Slurm controller is running:
   service.running:
     - name: slurmctld
     - enable: true
+    # An upgrade that was cut off leaves it masked.
+    - unmask: true
+    - unmask_runtime: true
     - require:
       - pkg: Slurm controller is installed
       - file: Slurm is configured

@@ -61,6 +61,9 @@ slurmd is running:
   service.running:
     - name: slurmd
     - enable: true
+    # An upgrade that was cut off leaves it masked.
+    - unmask: true
+    - unmask_runtime: true
     - require:
       - pkg: slurmd is installed
       - file: slurmd comes back by itself

@@ -22,6 +22,8 @@ _GONE = ("down", "unknown", "future", "invalid", "power")
 _GIVEN_UP = "Not responding"
 # How the reason ends of those that were drained here because they are dead.
 _FOUND = "does not answer (found by the cluster's master)"
+# How the reasons end for which nodes are drained by an orchestration, until they have run a job.
+_OWN = (_FOUND, "(orch.upgrade)")
 
 
 def members():
@@ -57,7 +59,7 @@ def joining():
 
         salt-run membership.joining
     """
-    in_service = {name for name, state in node_states().items() if serves(state)} - set(returned(_reasons()))
+    in_service = {name for name, state in node_states().items() if serves(state)} - set(returned(reasons()))
     known = members()
     return [
         name
@@ -148,8 +150,12 @@ def node_states():
     return dict(line.split() for line in result.stdout.splitlines())
 
 
-def _reasons():
-    """Return ``{node: (state, since, reason)}`` of all nodes, in Slurm's words, which has some for none too."""
+def reasons():
+    """
+    Return ``{node: (state, since, reason)}`` of all nodes, in Slurm's words, which has some for none too.
+
+    Raises :class:`~salt.exceptions.CommandExecutionError` while slurmctld does not answer.
+    """
     result = _slurm("sinfo", "--noheader", "--Node", "--format=%N|%T|%H|%E")
     rows = (line.split("|", 3) for line in result.stdout.splitlines())
     return {node: (state, since, reason) for node, state, since, reason in rows}
@@ -176,7 +182,7 @@ def look_for_dead(after):
 
         salt-run membership.look_for_dead 3600
     """
-    rows = _reasons()
+    rows = reasons()
     for node, since in dead(rows, time.time() - after).items():
         reason = f"dead since {since}: {_FOUND}"
         _slurm("scontrol", "update", f"nodename={node}", "state=drain", f"reason={reason}")
@@ -209,7 +215,7 @@ def returned(rows):
 def prove(nodes, timeout=60):
     """
     Wait until Slurm has each of ``nodes`` (a list of ids) in service, and run a job there. One that was drained as dead
-    is drained no more, unless the job does not run.
+    or for its upgrade is drained no more, unless the job does not run.
 
     Each node that did is told as the event ``qhub/node/<id>/ready``, each other one as ``qhub/node/<id>/failed``, with
     the seconds it took or the reason.
@@ -227,15 +233,16 @@ def prove(nodes, timeout=60):
     """
     start = time.monotonic()
     ready, waiting, resumed = [], list(nodes), {}
-    reasons = dict.fromkeys(waiting, "is not in Slurm")
+    wrong = dict.fromkeys(waiting, "is not in Slurm")
     while waiting and time.monotonic() < start + timeout:
-        states = node_states()
-        for name in [name for name in waiting if name in states]:
-            reasons[name] = f"is {states[name]} in Slurm"
-            if name in returned(rows := _reasons()):
-                resumed[name] = rows[name][2]
+        rows = reasons()
+        for name in [name for name in waiting if name in rows]:
+            state, _, reason = rows[name]
+            wrong[name] = f"is {state} in Slurm"
+            if reason.endswith(_OWN) and serves(state):
+                resumed[name] = reason
                 _slurm("scontrol", "update", f"nodename={name}", "state=resume")
-            if serves(states[name]) and _runs_a_job(name):
+            if serves(state) and _runs_a_job(name):
                 waiting.remove(name)
                 ready.append(name)
                 _mark(name).unlink(missing_ok=True)
@@ -245,20 +252,23 @@ def prove(nodes, timeout=60):
     for name in waiting:
         if name in resumed:
             _slurm("scontrol", "update", f"nodename={name}", "state=drain", f"reason={resumed[name]}")
-        _tell(name, "failed", {"reason": reasons[name]})
+        _tell(name, "failed", {"reason": wrong[name]})
     if waiting:
-        raise CommandExecutionError("; ".join(f"{name} {reasons[name]} after {timeout} s" for name in waiting))
+        raise CommandExecutionError("; ".join(f"{name} {wrong[name]} after {timeout} s" for name in waiting))
     return ready
 
 
 def drain(node, reason, timeout=3600):
     """
-    Let no new job start on ``node`` and wait until the running ones have ended.
+    Let no new job start on a node and wait until the running ones have ended. One that is drained already keeps its
+    reason.
 
+    node
+        Its id, or a list of ids.
     reason
         What Slurm shows to users.
     timeout
-        Seconds to wait; then the node stays drained.
+        Seconds to wait; then the nodes stay drained.
 
     Returns ``True``. A node that Slurm does not know has nothing to wait for. Raises
     :class:`~salt.exceptions.CommandExecutionError` naming the jobs that were not over in time.
@@ -269,17 +279,22 @@ def drain(node, reason, timeout=3600):
 
         salt-run membership.drain w2 'new disk'
     """
-    if node not in node_states():
-        return True
-    _slurm("scontrol", "update", f"nodename={node}", "state=drain", f"reason={reason}")
-    deadline = time.monotonic() + timeout
-    if node_states().get(node, "").endswith("*"):
-        # Nothing ends on a dead machine: let Slurm requeue or fail what it has there.
-        _slurm("scontrol", "update", f"nodename={node}", "state=down", f"reason={reason}")
-    while jobs := _slurm("squeue", "--noheader", f"--nodelist={node}", "--format=%A").stdout.split():
+    rows = reasons()
+    names = [name for name in ([node] if isinstance(node, str) else node) if name in rows]
+    for name in names:
+        state, _, why = rows[name]
+        if not state.startswith("drain"):
+            why = reason
+            _slurm("scontrol", "update", f"nodename={name}", "state=drain", f"reason={why}")
+        if state.endswith("*"):
+            # Nothing ends on a dead machine: let Slurm requeue or fail what it has there.
+            _slurm("scontrol", "update", f"nodename={name}", "state=down", f"reason={why}")
+    deadline, on_them = time.monotonic() + timeout, f"--nodelist={','.join(names)}"
+    while names and (jobs := _slurm("squeue", "--noheader", on_them, "--format=%A").stdout.split()):
         if time.monotonic() > deadline:
-            names = ", ".join(jobs)
-            raise CommandExecutionError(f"{node} is drained, but after {timeout} s still runs the jobs {names}")
+            raise CommandExecutionError(
+                f"{', '.join(names)}: drained, but after {timeout} s still runs the jobs {', '.join(jobs)}"
+            )
         time.sleep(1)
     return True
 

@@ -46,7 +46,7 @@ CLASSES = {
 }  # fmt: skip
 #: What is not in a class, and what to do instead.
 BY_HAND = {
-    "highstate_key": "tells only whose highstates count: delete it from secrets/master.sls, run master.sh",
+    "highstate_key": "tells only whose highstates count: delete it from secrets/master.sls; master.sh, then orch.apply",
     "grafana_admin_password": "Grafana takes it at its first start only: grafana cli admin reset-admin-password",
     "grafana_secret_key": "Grafana's database is sealed with it: grafana cli admin secrets-migration",
 }

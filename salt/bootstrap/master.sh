@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Turn this machine into the master of a cluster. Safe to run again.
+# Turn this machine into the master of a cluster. Run again on one, it brings Salt itself to the checkout's version and
+# generates secrets that are new; the services are for orch.upgrade.
 #
 #   master.sh [--address ADDRESS] [--network CIDR] [--mirror DIRECTORY]
 #   master.sh --restore REPOSITORY --password-file FILE [--environment-file FILE] [--snapshot ID] [--mirror DIRECTORY]
@@ -18,6 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 checkout=$(cd "$here/../.." && pwd)
 site=/etc/qhub/pillar
 generated=/var/lib/qhub
+ready=$generated/ready # once its states were applied as a whole
 
 fail() { echo "master.sh: $*" >&2; exit 1; }
 say() { printf '== %s\n' "$*"; }
@@ -32,7 +34,7 @@ while [ $# -gt 0 ]; do
         --password-file) password=$2; shift 2 ;;
         --environment-file) environment=$2; shift 2 ;;
         --snapshot) snapshot=$2; shift 2 ;;
-        *) sed -n '2,15s/^# \?//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+        *) sed -n '2,16s/^# \?//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
     esac
 done
 [ "$(id -u)" = 0 ] || fail "run me as root"
@@ -44,6 +46,7 @@ elif [ -e /etc/qhub/restore.json ]; then
     fail "this machine is being restored and that is not complete: say --restore again"
 fi
 
+salt_before=$(readlink /opt/qhub/salt || true)
 say "Installing Salt"
 "$here/install.sh" "$here/requirements.lock" "$mirror"
 
@@ -71,12 +74,13 @@ fi
 say "Generating the secrets that are missing"
 python3 "$here/secrets.py" "$generated/pillar"
 
+id=$(/opt/qhub/salt/bin/python "$here/cluster_master.py" id "$site/cluster.sls" "$checkout/pillar/cluster.sls")
 # The first steps run without a master; the same states keep everything so afterwards.
 solo=$(mktemp -d)
 trap 'rm -rf "$solo"' EXIT
 cat >"$solo/minion" <<YAML
 file_client: local
-id: $(/opt/qhub/salt/bin/python "$here/cluster_master.py" id "$site/cluster.sls" "$checkout/pillar/cluster.sls")
+id: $id
 root_dir: /
 cachedir: $solo/cache
 pki_dir: $solo/pki
@@ -94,12 +98,27 @@ salt-call --config-dir "$solo" --retcode-passthrough --state-output=terse --stat
 if [ -n "$repository" ]; then
     say "Restoring the data, and applying the master's states"
     salt-run --state-output=mixed --state-verbose=false --log-level=error state.orchestrate orch.restore
+    touch "$ready"
     say "The master is restored, and its workers are back"
+    exit 0
+fi
+
+if [ -e "$ready" ]; then
+    say "Waiting for Salt"
+    if [ "$(readlink /opt/qhub/salt)" != "$salt_before" ]; then
+        systemctl restart salt-master salt-minion
+    fi
+    # The states may have left it a restart to come.
+    timeout 60 sh -c 'while systemctl list-units --type=timer | grep -q "systemctl restart salt-"; do sleep 0.5; done'
+    timeout 60 sh -c "until salt --timeout=5 '$id' test.ping; do sleep 1; done" >/dev/null 2>&1
+    say "Salt and the secrets are those of this checkout. What else is new:"
+    printf '   %s\n' "salt-run upgrade.plan" "salt-run state.orchestrate orch.upgrade"
     exit 0
 fi
 
 say "Applying the master's states"
 salt-call --retcode-passthrough --state-output=terse --state-verbose=false --log-level=error state.apply
+touch "$ready"
 
 say "The master is ready. To add a worker:"
 cat <<TEXT

@@ -2,14 +2,12 @@
 
 import json
 import sys
-import tempfile
-from pathlib import Path
 
-from tests.lab.harness import image, settings
+from tests.lab.harness import image, older, settings
 from tests.lab.harness.node import LoneNode
-from tests.lab.harness.shell import run, step
+from tests.lab.harness.shell import step
 
-OLDER = {"version": "26.7.2", "sha256": "4f3ce3b797a9d98998b7f1a6bd5d2b9832100faea66c48988713a9b23eda5c44"}
+OLDER = older.PROGRAMS["keycloak"]
 ARTIFACTS = json.loads((settings.REPOSITORY / "salt/artifacts.json").read_text())
 SERVER, PUBLIC = "http://127.0.0.1:8080/auth", "https://master.cluster.internal/auth"
 REALM = {
@@ -91,31 +89,20 @@ class KeycloakService:
     """The machine with both services, and what was seen of them."""
 
     def __init__(self):
-        self.older = settings.CACHE / "older"
-        binds = {settings.MIRROR: image.mirror(), settings.CHECKOUT: settings.REPOSITORY, "/srv/older": self.older}
+        binds = {settings.MIRROR: image.mirror(), settings.CHECKOUT: settings.REPOSITORY, older.OLDER: older.CACHE}
         self.node = LoneNode("keycloak-service", binds={inside: f"{outside}:ro" for inside, outside in binds.items()})
         self.returns = []
         self.secrets = set()
 
     def start(self):
         """Boot, and apply both formulas with the older Keycloak."""
-        self._fetch()
+        older.programs()
         with step("Booting a machine for Keycloak"):
             self._boot()
         self.set_version(OLDER)
         states = self.apply("keycloak", "peer")
         assert failed(states) == {}
         assert self.ask(f"{SERVER}/admin/realms", self.token(), REALM)[0] == 201, "Salt may make a realm"
-
-    def _fetch(self):
-        """Fetch the older Keycloak, unless it is there from before."""
-        self.older.mkdir(parents=True, exist_ok=True)
-        entry = {**ARTIFACTS["keycloak"], **OLDER, "sha256": {"any": OLDER["sha256"]}}
-        fetch = settings.REPOSITORY / "salt/bootstrap/fetch.py"
-        with tempfile.TemporaryDirectory() as directory:
-            listed = Path(directory, "artifacts.json")
-            listed.write_text(json.dumps({"keycloak": entry}))
-            run([sys.executable, fetch, "--map", listed, "download", self.older], timeout=300)
 
     def _boot(self):
         """Boot, and prepare for Salt without a master."""
@@ -130,7 +117,7 @@ class KeycloakService:
         # A mirror that has the older Keycloak too.
         self.shell(
             f"mkdir -p /srv/site-mirror/artifacts && ln -s {settings.MIRROR}/debs /srv/site-mirror "
-            f"&& ln -s {settings.MIRROR}/artifacts/* /srv/older/keycloak-* /srv/site-mirror/artifacts"
+            f"&& ln -s {settings.MIRROR}/artifacts/* {older.OLDER}/keycloak-* /srv/site-mirror/artifacts"
         )
         self.node.write("/etc/qhub/solo/minion", json.dumps(MINION))
         self.set_pillar(PILLAR)
@@ -157,8 +144,7 @@ class KeycloakService:
     def set_version(self, entry):
         """Say which Keycloak the list of programs has; ``None``: what this repository says."""
         if entry:
-            listed = {**ARTIFACTS, "keycloak": {**ARTIFACTS["keycloak"], "version": entry["version"]}}
-            listed["keycloak"]["sha256"] = {"any": entry["sha256"]}
+            listed = {**ARTIFACTS, "keycloak": {**ARTIFACTS["keycloak"], **entry}}
             self.node.write("/srv/first/artifacts.json", json.dumps(listed))
         else:
             self.shell("rm /srv/first/artifacts.json")

@@ -1,8 +1,6 @@
 """Secrets are rotated: what was known before is good for nothing, no work is lost, and little is away for long."""
 
-import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,39 +11,10 @@ from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings
 from tests.lab.harness.shell import wait_for
 from tests.lab.hub import CA
+from tests.lab.watch import watched
 
 SECRETS = "/var/lib/qhub/pillar/secrets"
 REPLACED = "/var/lib/qhub/pillar/replaced.json"
-#: What somebody on a node asks for all the time, trusting whom the node trusts; prints what does not answer, and when.
-WATCH = """
-import json, ssl, subprocess, sys, threading, time, urllib.error, urllib.request
-def get(path):
-    try:
-        trusting = ssl.create_default_context()
-        urllib.request.urlopen("https://master.cluster.internal" + path, timeout=5, context=trusting)
-    except urllib.error.HTTPError as error:
-        if error.code >= 500:
-            raise
-def watch(name, ask):
-    while True:
-        begun = time.time()
-        try:
-            ask()
-            fine = True
-        except Exception:
-            fine = False
-        print(json.dumps([name, begun, time.time(), fine]) + "\\n", end="", flush=True)
-        time.sleep(0.25)
-paths = {
-    "sign-in": "/auth/realms/qhub", "hub": "/hub/api/", "conda-store": "/conda-store/api/v1/",
-    "gateway": "/gateway/api/health", "monitoring": "/monitoring/",
-}
-tasks = {name: lambda path=path: get(path) for name, path in paths.items()}
-tasks["slurm"] = lambda: subprocess.run(["sinfo"], check=True, timeout=10, capture_output=True)
-for task in tasks.items():
-    threading.Thread(target=watch, args=task, daemon=True).start()
-time.sleep(900)
-"""
 # Asks each address with each secret; on the master, secrets on standard input.
 TRY = """
 import json, sys, urllib.error, urllib.parse, urllib.request
@@ -91,31 +60,6 @@ def taken(master, values):
     return found | {"keycloak_database_password": not master.run(words, check=False).returncode}
 
 
-@contextlib.contextmanager
-def watched(node):
-    """Watch the cluster from a node; yield a function, see :func:`away`."""
-    unit = f"test-rotation-{os.getpid()}"
-    node.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "python3", "-c", WATCH])
-
-    def away():
-        """Return ``{what: longest time it was away, in seconds}``; ``False`` while something is."""
-        seen, since, fine = {}, {}, {}
-        for line in node.run(["journalctl", "-q", "-o", "cat", "-u", unit]).stdout.splitlines():
-            if not line.startswith('["'):
-                continue  # systemd's own
-            name, begun, ended, fine[name] = json.loads(line)
-            since.setdefault(name, begun)
-            seen[name] = max(seen.get(name, 0), ended - since[name])
-            if fine[name]:
-                since[name] = ended
-        return all(fine.values()) and {name: round(seconds, 1) for name, seconds in seen.items()}
-
-    try:
-        yield away
-    finally:
-        node.run(["systemctl", "stop", unit], check=False)
-
-
 class Rotation:
     """One rotation of everything, and how things were before."""
 
@@ -140,7 +84,7 @@ class Rotation:
         """Rotate everything."""
         words = ["salt-run", "--out=json", "state.orchestrate", "orch.rotate", "pillar={class: all}"]
         try:
-            with watched(self.lab.node("w2")) as away:
+            with watched(self.lab.node("w2"), "master.cluster.internal") as away:
                 self.said = self.master.run(words, timeout=900).stdout
                 self.away = wait_for("all answers again", away, timeout=300, interval=2)
         finally:

@@ -224,6 +224,14 @@ def test_an_orchestration_compiles(compilers, size, name):
             "master": ["slurm.controller"], "workers": ["slurm.worker"], "connected": ["w1"], "classes": ["slurm"],
             "orch": ["orch.rotate.authority", "orch.rotate.salt"],
         },
+        "upgrade.preflight": {
+            "backup": True, "others": ["w2"], "reason": "not yet", "timeout": 60,
+            "batches": [
+                {"nodes": [state.opts["id"]], "prove": [], "sls": ["slurm.controller"]},
+                {"nodes": ["w1"], "prove": ["w1"], "sls": []},
+            ],
+            "stages": [{"name": "traefik", "sls": ["traefik"], "checks": ["certificates"]}],
+        },
     }  # fmt: skip
     state.functions["saltutil.runner"] = lambda name, **_: answers[name]
     chunks, errors = compiled(highstate, name)

@@ -120,6 +120,12 @@ def test_a_check_that_hangs_is_told_in_time_and_so_is_who_needs_it():
     assert (found["b"].because, found["c"].state) == ("a", "ok")
 
 
+def test_some_checks_are_made_with_those_that_they_need():
+    names = [check.name for check in engine.with_needs(table.CHECKS, ["/auth/"])]
+    assert names == ["pillar", "postgresql", "traefik", "certificates", "keycloak", "/auth/"]
+    assert "minions" in [check.name for check in engine.with_needs(table.CHECKS, ["nodes"])]
+
+
 def test_the_advice_is_the_tables_unless_the_fault_has_its_own():
     found = examined(("a", fails("x"), {"needs": ()}), ("b", fails("x", advice="look"), {"needs": ()}))
     assert (found["a"].advice, found["b"].advice) == ("do", "look")

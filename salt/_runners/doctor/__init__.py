@@ -13,12 +13,15 @@ __salt__: dict
 DEADLINE = 35
 
 
-def examine():
+def examine(only=None):
     """
     Return how the cluster is.
 
     ``{"cluster", "healthy", "seconds", "checks", "retcode"}``; each check is ``{"group", "name", "state", "says",
-    "advice", "because", "seconds"}``, see :class:`~engine.Outcome`.
+    "advice", "because", "nodes", "seconds"}``, see :class:`~engine.Outcome`.
+
+    only
+        Names of checks (a list) to make, with those that they need, instead of all.
 
     CLI Example:
 
@@ -39,16 +42,18 @@ def examine():
         accepted=frozenset(path.name for path in keys.iterdir() if not path.name.startswith(".")),
         formulas=__opts__["file_roots"]["base"],
     )
-    gather = None if errors else lambda: reports.gather(site, __opts__)
-    outcomes = engine.examine(table.CHECKS, site, DEADLINE, gather)
+    made = engine.with_needs(table.CHECKS, only) if only else table.CHECKS
+    asked = not errors and any(check.name == "salt-master" for check in made)
+    outcomes = engine.examine(made, site, DEADLINE, (lambda: reports.gather(site, __opts__)) if asked else None)
     checks = [
         {
             "group": check.group,
             "name": check.name,
             **{key: getattr(outcomes[check.name], key) for key in ("state", "advice", "because", "seconds")},
+            "nodes": sorted(outcomes[check.name].nodes),
             "says": list(outcomes[check.name].says),
         }
-        for check in table.CHECKS
+        for check in made
     ]
     healthy = all(check["state"] in (engine.OK, engine.ABSENT) for check in checks)
     return {

@@ -96,6 +96,15 @@ def examine(checks, site, seconds, meanwhile=None):
     return outcomes
 
 
+def with_needs(checks, names):
+    """Return those of ``checks`` (a list) that have these names, and those that they come after, in their order."""
+    wanted = set(names)
+    for check in reversed(checks):  # a check is below those that it needs
+        if check.name in wanted:
+            wanted |= {*check.needs, *check.after}
+    return [check for check in checks if check.name in wanted]
+
+
 def prevented(check, outcomes):
     """Return the :class:`Outcome` of a check that cannot be made after these outcomes, ``None`` if it can."""
     needed = [(name, outcomes[name]) for name in check.needs]
