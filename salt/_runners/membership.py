@@ -398,7 +398,10 @@ def _seconds(moment):
 
 def _runs_a_job(node):
     limits = ("--nodes=1", "--ntasks=1", "--mem=1", "--time=1", "--immediate=10")
-    result = _slurm("srun", "--quiet", f"--nodelist={node}", "--job-name=join", *limits, "true", check=False)
+    try:
+        result = _slurm("srun", "--quiet", f"--nodelist={node}", "--job-name=join", *limits, "true", check=False)
+    except CommandExecutionError:  # a job that hangs there is no reason to give up the others
+        return False
     # A node that users fill the moment it is there has proved itself too.
     return result.returncode == 0 or node_states().get(node) in ("mixed", "allocated")
 
