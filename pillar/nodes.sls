@@ -8,4 +8,5 @@ nodes: {}
 #     features: [gpu]        # what partitions choose nodes by; default none
 #     weight: 10             # nodes of lower weight get jobs first; default 1
 #     gres: "gpu:a100:4"     # only what the node cannot find by itself
+#     power: true            # switched off while no job needs it (slurm.power says how); default false
 #     roles: [worker]        # the default

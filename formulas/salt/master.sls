@@ -1,5 +1,6 @@
 # The Salt master's daemon.
 {% from "salt/map.jinja" import salt_settings %}
+{% from "slurm/map.jinja" import slurm %}
 
 Salt master is configured:
   file.managed:
@@ -10,6 +11,7 @@ Salt master is configured:
         id: {{ pillar.cluster.master.id | json }}
         address: {{ pillar.cluster.master.address | json }}
         settings: {{ salt_settings | json }}
+        power: {{ (slurm.power if slurm.power.resume else none) | json }}
     - makedirs: true
     - mode: '0644'
 

@@ -7,6 +7,14 @@
 {% if slurm.gpu_autodetect %}
 {% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
 {% endif %}
+# No node is idle for Slurm, to which all are dynamic: the Salt master's engine tells it which to suspend, as only some may be.
+{% if slurm.power.resume %}
+{% do config.update({
+  "ResumeProgram": slurm.config_dir ~ "/power/resume", "ResumeTimeout": slurm.power.resume_timeout,
+  "SuspendProgram": slurm.config_dir ~ "/power/suspend", "SuspendTimeout": slurm.power.suspend_timeout,
+  "SuspendTime": slurm.power.idle, "SuspendExcStates": "DYNAMIC_NORM",
+}) %}
+{% endif %}
 # Only where there are scripts: Slurm fails a job whose pattern matches no file.
 {% for kind in ("prolog", "epilog") if slurm[kind] %}
 {% do config.update({kind | capitalize: slurm.config_dir ~ "/" ~ kind ~ ".d/*"}) %}

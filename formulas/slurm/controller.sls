@@ -6,6 +6,9 @@ include:
   - slurm.config
   - slurm.database
   - firewall
+{% if slurm.power.resume %}
+  - slurm.power
+{% endif %}
 
 # srun listens for the nodes of its job.
 {{ allow("slurmctld", "cluster", tcp=[slurm.config.SlurmctldPort, slurm.config.SrunPortRange]) }}
@@ -68,6 +71,9 @@ Slurm controller is running:
       - file: Slurm's state directory exists
       - file: Slurm's log directory exists
       - cmd: slurmdbd answers
+{% if slurm.power.resume %}
+      - sls: slurm.power
+{% endif %}
     - watch:
       - file: Slurm's key is in place
 

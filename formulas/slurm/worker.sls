@@ -23,12 +23,36 @@ slurmd is configured:
         SLURMD_OPTIONS="-Z -N {{ grains.id }} --conf-server {{ pillar.cluster.master.id }}:{{ slurm.config.SlurmctldPort }} --conf '{{ conf | join(" ") }}'"
     - mode: '0644'
 
+{# Before the package, which starts it. #}
+slurmd tells of a boot:
+{% if node.get("power") %}
+  file.managed:
+    - name: /etc/systemd/system/slurmd.service.d/boot.conf
+    - source: salt://slurm/files/boot.conf
+    - makedirs: true
+    - mode: '0644'
+
+# One that runs already: slurmctld ends the jobs of a node that tells of another.
+slurmd has told of this boot:
+  cmd.run:
+    - name: echo SLURMD_BOOT= >/run/slurmd.started
+    - onlyif: systemctl is-active --quiet slurmd
+    - onchanges:
+      - file: slurmd tells of a boot
+    - require_in:
+      - service: slurmd is running
+{% else %}
+  file.absent:
+    - name: /etc/systemd/system/slurmd.service.d/boot.conf
+{% endif %}
+
 slurmd is installed:
   pkg.installed:
     - pkgs: {{ slurm.worker.packages | json }}
     - install_recommends: false
     - require:
       - file: slurmd is configured
+      - file: slurmd tells of a boot
       - file: munge stays off
 
 {% for directory, scripts in {"prolog": slurm.prolog, "epilog": slurm.epilog}.items() %}

@@ -13,6 +13,7 @@ Master configuration::
 import difflib
 import hmac
 import ipaddress
+import shlex
 from pathlib import Path
 
 import jsonschema_rs
@@ -54,10 +55,9 @@ def ext_pillar(minion_id, pillar):
 
     Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``,
     ``monitoring``), the minion's ``roles`` and ``highstate_token`` (by which a return is known to be its own), and for
-    the master's own id ``members: {id: {address, roles, features, weight}}``: the master, and every node of the pillar
-    whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how the modules of these names reach
-    their services. ``{}`` for an id that is not listed. Raises
-    :class:`PillarError`.
+    the master's own id ``members: {id: {address, roles, features, weight, power}}``: the master, and every node of the
+    pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how the modules of these names
+    reach their services. ``{}`` for an id that is not listed. Raises :class:`PillarError`.
     """
     cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
     master = cluster["master"]["id"]
@@ -137,7 +137,7 @@ def accepted_keys(pki_dir):
 
 def members(pillar, accepted):
     """
-    Return who belongs to the cluster now: ``{id: {"address", "roles", "features", "weight"}}``.
+    Return who belongs to the cluster now: ``{id: {"address", "roles", "features", "weight", "power"}}``.
 
     pillar
         A pillar that :func:`problems` found nothing in.
@@ -154,6 +154,7 @@ def members(pillar, accepted):
             "roles": roles(pillar, name),
             "features": node.get("features", []),
             "weight": node.get("weight", 1),
+            "power": node.get("power", False),
         }
     return found
 
@@ -346,6 +347,7 @@ class Parts:
 def cross_problems(parts):
     """Yield ``(path, value, allowed)`` for what makes sense alone and not together."""
     yield from address_problems(parts)
+    yield from power_problems(parts)
     yield from partition_problems(parts)
     yield from id_problems(parts)
     yield from account_problems(parts)
@@ -394,7 +396,10 @@ def address_problems(parts):
             declared.append((path, node["address"]))
             if "master" in node.get("roles", []):
                 yield ("nodes", name, "roles"), "master", f"worker (cluster.master.id is {master['id']!r})"
-        elif node["address"] != master["address"]:
+            continue
+        if node.get("power"):
+            yield ("nodes", name, "power"), True, "false, for the master"
+        if node["address"] != master["address"]:
             yield path, node["address"], f"{master['address']} (cluster.master.address)"
     yield from twice(declared, "address")
     try:
@@ -407,6 +412,29 @@ def address_problems(parts):
         address = ipaddress.ip_address(value)
         if address not in network or address in ends:
             yield path, value, f"a host's address in {network} (cluster.network)"
+
+
+def power_problems(parts):
+    """Nodes that are switched off: the commands are there and sound."""
+    power = {name for name, node in parts.entries("nodes").items() if node.get("power")}
+    if not power or "users" not in parts or ("slurm", "power") in parts.broken:
+        return  # a worker's pillar need not have the commands
+    settings = (parts.pillar.get("slurm") or {}).get("power") or {}
+    for key in ("resume", "suspend"):
+        command = settings.get(key)
+        if not isinstance(command, str) or "{node}" not in command:
+            allowed = f"a command with {{node}} in it, as nodes.{min(power)}.power is true"
+            yield ("slurm", "power", key), command, allowed
+        elif not splits(command):
+            yield ("slurm", "power", key), command, "a command whose quotes are closed"
+
+
+def splits(command):
+    """Whether a command line can be split into words."""
+    try:
+        return bool(shlex.split(command))
+    except ValueError:
+        return False
 
 
 def partition_problems(parts):

@@ -6,6 +6,7 @@ what they decide comes from accepted keys, the pillar and Slurm, never from an e
 import logging
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import salt.utils.network
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 _GONE = ("down", "unknown", "future", "invalid", "power")
 # Slurm's reason for a node that it has given up by itself. One that somebody set down or drained has that person's.
 _GIVEN_UP = "Not responding"
+# The marks of nodes that Slurm has switched off, or is about to, or has switched on and waits for.
+_SWITCHED = ("~", "%", "#")
+# How many nodes are proved at a time.
+_AT_ONCE = 16
 # How the reason ends of those that were drained here because they are dead.
 _FOUND = "does not answer (found by the cluster's master)"
 # How the reasons end for which nodes are drained by an orchestration, until they have run a job.
@@ -107,6 +112,75 @@ def expect_absent():
         _mark(name).parent.mkdir(parents=True, exist_ok=True)
         _mark(name).touch()
     return absent
+
+
+def asleep():
+    """
+    Return the ids (a list) of nodes that are off on purpose, or on their way there or back: Slurm has switched them off
+    and does so on again for a job. There are none while slurmctld does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.asleep
+    """
+    try:
+        states = node_states()
+    except CommandExecutionError:
+        return []
+    return sorted(node for node, state in states.items() if state.endswith(_SWITCHED) and not state.startswith("down"))
+
+
+def suspend_idle(after):
+    """
+    Have Slurm switch off the workers that may be (``power: true``) and have had no job for ``after`` seconds.
+
+    Returns their ids (a list). One that is yet to be brought in stays on.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.suspend_idle 1800
+    """
+    may = {name for name, member in members().items() if member["power"] and not _mark(name).exists()}
+    shown = _slurm("scontrol", "--oneliner", "show", "node").stdout
+    found = sorted(may & idle(shown, time.time() - after))
+    for node in found:
+        _slurm("scontrol", "update", f"nodename={node}", "state=power_down")
+    return found
+
+
+def idle(shown, before):
+    """
+    Return the nodes (a set) that are idle, have no other mark, and had their last job before a time.
+
+    shown
+        What ``scontrol --oneliner show node`` prints.
+    before
+        Seconds since 1970.
+    """
+    found = set()
+    for line in shown.splitlines():
+        fields = dict(word.partition("=")[::2] for word in reversed(line.split()))  # the first one of a name counts
+        busy = fields.get("LastBusyTime", "Unknown")
+        if fields.get("State") == "IDLE+DYNAMIC_NORM" and busy != "Unknown" and _seconds(busy) < before:
+            found.add(fields["NodeName"])
+    return found
+
+
+def set_down(node, reason):
+    """
+    Let Slurm take ``node`` for down: jobs that wait for it go elsewhere.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run membership.set_down w2 'fire'
+    """
+    _slurm("scontrol", "update", f"nodename={node}", "state=down", f"reason={reason}")
 
 
 def bring_in():
@@ -203,7 +277,7 @@ def dead(rows, before):
     return {
         node: since
         for node, (state, since, reason) in rows.items()
-        if (state, reason) == ("down*", _GIVEN_UP) and time.mktime(time.strptime(since, "%Y-%m-%dT%H:%M:%S")) < before
+        if (state, reason) == ("down*", _GIVEN_UP) and _seconds(since) < before
     }
 
 
@@ -236,17 +310,22 @@ def prove(nodes, timeout=60):
     wrong = dict.fromkeys(waiting, "is not in Slurm")
     while waiting and time.monotonic() < start + timeout:
         rows = reasons()
+        serving = []
         for name in [name for name in waiting if name in rows]:
             state, _, reason = rows[name]
             wrong[name] = f"is {state} in Slurm"
-            if reason.endswith(_OWN) and serves(state):
-                resumed[name] = reason
-                _slurm("scontrol", "update", f"nodename={name}", "state=resume")
-            if serves(state) and _runs_a_job(name):
-                waiting.remove(name)
-                ready.append(name)
-                _mark(name).unlink(missing_ok=True)
-                _tell(name, "ready", {"seconds": round(time.monotonic() - start, 1)})
+            if serves(state):
+                serving.append(name)
+                if reason.endswith(_OWN):
+                    resumed[name] = reason
+                    _slurm("scontrol", "update", f"nodename={name}", "state=resume")
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            ran = dict(zip(serving, pool.map(_runs_a_job, serving), strict=True))
+        for name in [name for name in serving if ran[name]]:
+            waiting.remove(name)
+            ready.append(name)
+            _mark(name).unlink(missing_ok=True)
+            _tell(name, "ready", {"seconds": round(time.monotonic() - start, 1)})
         if waiting:
             time.sleep(0.3)
     for name in waiting:
@@ -330,9 +409,17 @@ def _mark(node):
     return Path(__opts__["cachedir"], "joining", node)
 
 
+def _seconds(moment):
+    """Return a time of Slurm's in seconds since 1970."""
+    return time.mktime(time.strptime(moment, "%Y-%m-%dT%H:%M:%S"))
+
+
 def _runs_a_job(node):
     limits = ("--nodes=1", "--ntasks=1", "--mem=1", "--time=1", "--immediate=10")
-    result = _slurm("srun", "--quiet", f"--nodelist={node}", "--job-name=join", *limits, "true", check=False)
+    try:
+        result = _slurm("srun", "--quiet", f"--nodelist={node}", "--job-name=join", *limits, "true", check=False)
+    except CommandExecutionError:  # a job that hangs there is no reason to give up the others
+        return False
     # A node that users fill the moment it is there has proved itself too.
     return result.returncode == 0 or node_states().get(node) in ("mixed", "allocated")
 

@@ -9,7 +9,15 @@ Master is as declared:
     - highstate: true
     - queue: 5
 
-{% set workers = members | list | reject("equalto", master) | list %}
+# Those that are switched off are brought up to date when they come.
+{% set asleep = salt["saltutil.runner"]("membership.asleep") %}
+{% if asleep %}
+Workers that are switched off are expected:
+  salt.runner:
+    - name: membership.expect_absent
+{% endif %}
+
+{% set workers = members | list | reject("equalto", master) | reject("in", asleep) | list %}
 {% if workers %}
 Workers are as declared:
   salt.state:

@@ -4,6 +4,7 @@ import sys
 
 from . import (
     backup,
+    bursts,
     cluster,
     conda_store_env,
     dask,
@@ -17,6 +18,7 @@ from . import (
 FIGURES = {
     "highstate": cluster.highstate,
     "join": cluster.join,
+    "bursts": bursts.main,
     "users": cluster.users,
     "slurm_account": slurm_account.main,
     "slurm_exporter": slurm_exporter.main,

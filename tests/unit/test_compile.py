@@ -219,6 +219,7 @@ def test_an_orchestration_compiles(compilers, size, name):
     answers = {
         "membership.members": state.opts["pillar"]["members"],
         "membership.joining": ["w1"],
+        "membership.asleep": ["w2"],
         "manage.up": [state.opts["id"], "w1"],
         "rotation.plan": {
             "master": ["slurm.controller"], "workers": ["slurm.worker"], "connected": ["w1"], "classes": ["slurm"],

@@ -11,6 +11,7 @@ from tests.unit.load import load
 membership = load("salt/_runners/membership.py", "membership_runner")
 cloud = load("salt/_clouds/saltify.py", "saltify_cloud")
 converge = load("salt/_engines/converge.py", "converge_engine")
+power = load("salt/_engines/power.py", "power_engine")
 
 NOW = 1_790_000_000
 AN_HOUR_AGO, JUST_NOW = (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(NOW - ago)) for ago in (3601, 10))
@@ -63,6 +64,83 @@ class Runners:
 
 def test_a_look_for_the_dead_that_fails_changes_nothing():
     assert converge._back_from_the_dead(Runners, 3600, ["w1"]) == ["w1"]
+
+
+# Nodes that are switched off and on
+
+
+@pytest.mark.parametrize(
+    ("state", "busy", "found"),
+    [
+        ("IDLE+DYNAMIC_NORM", AN_HOUR_AGO, {"w1"}),
+        ("IDLE+DYNAMIC_NORM", JUST_NOW, set()),
+        ("IDLE+DYNAMIC_NORM", "Unknown", set()),
+        ("IDLE+DRAIN+DYNAMIC_NORM", AN_HOUR_AGO, set()),
+        ("IDLE+DYNAMIC_NORM+POWERED_DOWN", AN_HOUR_AGO, set()),
+        ("IDLE+DYNAMIC_NORM+PLANNED", AN_HOUR_AGO, set()),
+        ("MIXED+DYNAMIC_NORM", AN_HOUR_AGO, set()),
+        ("DOWN+DYNAMIC_NORM+NOT_RESPONDING", AN_HOUR_AGO, set()),
+    ],
+)
+def test_idle_is_who_has_had_no_job_for_long_and_is_nothing_else(state, busy, found):
+    line = f"NodeName=w1 OS=Linux 6.1 #1 SMP State={state} LastBusyTime={busy} Reason=State=IDLE+DYNAMIC_NORM\n"
+    assert membership.idle(line, NOW - 1800) == found
+
+
+def test_asleep_is_who_was_switched_off_and_is_not_down(monkeypatch):
+    states = {
+        "w1": "idle~",
+        "w2": "mixed#",
+        "w3": "idle%",
+        "w4": "down~",
+        "w5": "idle",
+        "w6": "down*",
+        "w7": "drained~",
+    }
+    monkeypatch.setattr(membership, "node_states", lambda: states)
+    assert membership.asleep() == ["w1", "w2", "w3", "w7"]
+
+
+@pytest.fixture
+def spool(tmp_path, monkeypatch):
+    """Where Slurm leaves what it wants."""
+    for name in ("asked", "taken"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(power, name.upper(), tmp_path / name)
+    return tmp_path
+
+
+def test_the_last_request_counts_and_waits_while_the_node_is_being_switched(spool):
+    (spool / "taken/w1").symlink_to("suspend")  # left over
+    (spool / "asked/w1").symlink_to("resume")
+    (spool / "asked/w2").symlink_to("resume")
+    (spool / "asked/.w3").symlink_to("resume")
+    (spool / "asked/w4").write_text("resume")
+    (spool / "asked/w5").mkdir()
+    assert power.taken({"w2": None}) == {"w1": "resume"}
+    assert sorted(path.name for path in (spool / "asked").iterdir()) == [".w3", "w2", "w4", "w5"]
+    assert power.taken({}) == {"w1": "resume", "w2": "resume"}
+
+
+def test_only_members_that_may_be_are_switched(spool, caplog):
+    members = {"w1": {"power": True}, "w2": {"power": False}}
+    asked = {"w1": "resume", "w2": "suspend", "w3": "suspend"}
+    for name in asked:
+        (spool / "taken" / name).symlink_to("x")
+    functions = {"membership.members": lambda: members}
+    assert list(power.allowed(asked, functions)) == [("w1", "resume")]
+    assert [path.name for path in (spool / "taken").iterdir()] == ["w1"]
+    assert list(power.allowed({"w1": "rm\n-rf"}, functions)) == []
+    assert r"Refused: 'rm\n-rf' of 'w1'" in caplog.text
+
+
+def test_a_command_is_words_and_what_it_says_when_it_fails_is_kept():
+    assert power.words("ipmitool -H {node}-bmc 'power  on' {}", "w1") == ["ipmitool", "-H", "w1-bmc", "power  on", "{}"]
+    assert power.switch(["true"], 5) == ""
+    assert power.switch(["false"], 5) == "status 1"
+    assert power.switch(["sh", "-c", "echo a >&2; printf 'no\tpower\n' >&2; exit 3"], 5) == "no?power"
+    assert power.switch(["sleep", "9"], 0.1) == "it did not end within 0.1 s"
+    assert "No such file" in power.switch(["/nowhere"], 5)
 
 
 # Machines that salt-cloud brings in

@@ -16,7 +16,7 @@ qhub = load("salt/_pillar/qhub.py", "pillar_qhub")
 NODES = {
     "nodes": {
         "w1": {"address": "10.0.0.11", "features": ["cpu"]},
-        "w2": {"address": "10.0.0.12", "features": ["cpu", "gpu"], "weight": 10},
+        "w2": {"address": "10.0.0.12", "features": ["cpu", "gpu"], "weight": 10, "power": False},
     }
 }
 PARTITIONS = {"partitions": {"debug": {"default": True}, "gpu": {"features": ["gpu"]}}}
@@ -52,7 +52,9 @@ def changed(base, path, value):
 def test_defaults_are_a_valid_pillar(site):
     pillar = site.pillar()
     assert "_errors" not in pillar
-    assert pillar["members"] == {"master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1}}
+    assert pillar["members"] == {
+        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1, "power": False}
+    }
 
 
 def test_each_id_gets_its_own_files(site):
@@ -108,16 +110,18 @@ def test_members_are_the_listed_nodes_with_an_accepted_key(site):
     site.write(nodes=NODES)
     site.accept("w2", "stranger")
     assert site.pillar()["members"] == {
-        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1},
-        "w2": {"address": "10.0.0.12", "roles": ["worker"], "features": ["cpu", "gpu"], "weight": 10},
+        "master": {"address": "10.0.0.10", "roles": ["master"], "features": [], "weight": 1, "power": False},
+        "w2": {"address": "10.0.0.12", "roles": ["worker"], "features": ["cpu", "gpu"], "weight": 10, "power": False},
     }
 
 
 def test_a_master_can_be_a_worker_too(site):
     site.write(nodes={"nodes": {"master": {"address": "10.0.0.10", "features": ["cpu"]}}})
     assert site.pillar()["members"] == {
-        "master": {"address": "10.0.0.10", "roles": ["master", "worker"], "features": ["cpu"], "weight": 1}
-    }
+        "master": {
+            "address": "10.0.0.10", "roles": ["master", "worker"], "features": ["cpu"], "weight": 1, "power": False,
+        }
+    }  # fmt: skip
 
 
 def test_an_orchestration_about_a_node_takes_its_name(site):
@@ -150,6 +154,31 @@ def test_refused(site, path, value, line):
     refusal = site.refusal()
     assert refusal.startswith("Failed to load ext_pillar qhub: the pillar has ")
     assert line in refusal
+
+
+SWITCHES = {"resume": "power {node} on", "suspend": "power '{node}' off"}
+
+
+@pytest.mark.parametrize(
+    ("power", "line"),
+    [
+        (SWITCHES, ""),
+        ({}, "slurm.power.resume: null is not allowed: a command with {node} in it, as nodes.w2.power is true"),
+        (
+            {**SWITCHES, "suspend": "power off"},
+            "slurm.power.suspend: 'power off' is not allowed: a command with {node} in",
+        ),
+        ({**SWITCHES, "suspend": "power '{node} off"}, "is not allowed: a command whose quotes are closed"),
+        ({**SWITCHES, "idle": "long"}, "slurm.power.idle: 'long' is not allowed: a whole number"),
+    ],
+)
+def test_a_node_is_switched_off_where_it_is_said_how(site, power, line):
+    nodes = changed(NODES, "nodes.w2.power", True)
+    site.write(cluster=cluster(), nodes=nodes, partitions=PARTITIONS, users={**USERS, "slurm": {"power": power}})
+    refusal = site.refusal()
+    assert line in refusal
+    assert bool(refusal) == bool(line)
+    assert site.refusal("w2") == "", "that is nothing to workers"
 
 
 def test_the_same_pillar_without_a_mistake_is_accepted(site):

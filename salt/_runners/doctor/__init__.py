@@ -35,10 +35,12 @@ def examine(only=None):
     start = time.monotonic()
     pillar, errors = _pillar()
     keys = Path(__opts__["pki_dir"], "minions")
+    asleep = frozenset(__salt__["membership.asleep"]())
     site = Site(
         pillar=pillar,
         errors=errors,
-        members=pillar.get("members", {}),
+        members={name: member for name, member in pillar.get("members", {}).items() if name not in asleep},
+        asleep=asleep,
         accepted=frozenset(path.name for path in keys.iterdir() if not path.name.startswith(".")),
         formulas=__opts__["file_roots"]["base"],
     )

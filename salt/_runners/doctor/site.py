@@ -19,6 +19,8 @@ class Site:
         The master's pillar; if it is not valid, what is wrong with it.
     members
         ``{id: {"address", "roles"}}`` of the nodes that are looked at.
+    asleep
+        The ids of members that are off on purpose, which are not looked at.
     accepted
         The ids whose minion keys are accepted.
     formulas
@@ -39,6 +41,7 @@ class Site:
     reports: Future = field(default_factory=Future)
     notes: dict = field(default_factory=dict)
     failed: frozenset = frozenset()
+    asleep: frozenset = frozenset()
 
     def without(self, nodes, failed):
         """Return this site as a check sees it that comes after others."""

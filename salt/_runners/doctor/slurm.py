@@ -58,7 +58,8 @@ def nodes(site):
     if wrong:
         advice = f"scontrol update nodename={','.join(sorted(wrong))} state=resume"
         raise Fault(*(wrong[node] for node in sorted(wrong)), nodes=wrong, advice=advice)
-    return f"{count(site.workers)} in service"
+    off = f"; switched off until a job needs them: {', '.join(sorted(site.asleep))}" if site.asleep else ""
+    return f"{count(site.workers)} in service{off}"
 
 
 def out_of_service(sinfo, workers):

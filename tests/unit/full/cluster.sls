@@ -49,6 +49,7 @@ slurm:
   cgroup: {ConstrainSwapSpace: null}
   database: {config: {PurgeJobAfter: 36months}}
   gpu_autodetect: nvml
+  power: {resume: "ipmitool -H {node}-bmc chassis power on", suspend: "ipmitool -H {node}-bmc chassis power soft", idle: 600}
   prolog: {10-scratch: "#!/bin/sh\nmkdir -p /scratch/$SLURM_JOB_ID\n"}
   epilog: {10-scratch: "#!/bin/sh\nrm -rf /scratch/$SLURM_JOB_ID\n"}
 redis: {config: {maxmemory: 1gb, save: null}}
