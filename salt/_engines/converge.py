@@ -61,15 +61,22 @@ def _back_from_the_dead(runners, dead_after, before):
 
 
 def _converge(runners):
-    """Return whether there was an answer to who is joining; bring those into service."""
-    try:
-        for stranger in runners.functions["membership.unexpected"]():
-            log.error("Refused: the key of %s is accepted, but the pillar does not name it (nodes.sls)", stranger)
-        joining = runners.functions["membership.joining"]()
-    except Exception as error:  # the bus must be read on, whatever happened
-        log.warning("Who is joining cannot be told yet: %s", error)
-        return False
-    if joining:
+    """
+    Bring those who are joining into service, and those who came meanwhile: the bus drops a reader that takes its time.
+
+    Returns whether there was an answer to who is joining.
+    """
+    tried = set()
+    while True:
+        try:
+            for stranger in runners.functions["membership.unexpected"]():
+                log.error("Refused: the key of %s is accepted, but the pillar does not name it (nodes.sls)", stranger)
+            joining = runners.functions["membership.joining"]()
+        except Exception as error:  # the bus must be read on, whatever happened
+            log.warning("Who is joining cannot be told yet: %s", error)
+            return False
+        if not set(joining) - tried:
+            return True
         log.warning("Joining: %s", ", ".join(joining))
         runners.cmd("state.orchestrate", ["orch.converge"], print_event=False)
-    return True
+        tried.update(joining)

@@ -66,6 +66,36 @@ def test_a_look_for_the_dead_that_fails_changes_nothing():
     assert converge._back_from_the_dead(Runners, 3600, ["w1"]) == ["w1"]
 
 
+# The joining
+
+
+class Joining:
+    """A RunnerClient of a cluster in which ``answers`` are joining, one look after the other."""
+
+    def __init__(self, *answers):
+        self.answers, self.ran = list(answers), []
+        self.functions = {"membership.unexpected": list, "membership.joining": lambda: self.answers.pop(0)}
+
+    def cmd(self, function, words, **_):
+        self.ran.append((function, *words))
+
+
+@pytest.mark.parametrize(
+    ("answers", "runs"),
+    [
+        (([],), 0),
+        ((["w1"], []), 1),
+        ((["w1"], ["w1"]), 1),  # it failed: no run for it again until there is news
+        ((["w1"], ["w1", "w2"], ["w1"]), 2),
+    ],
+)
+def test_who_comes_while_others_are_brought_in_is_brought_in_too(answers, runs):
+    cluster = Joining(*answers)
+    assert converge._converge(cluster)
+    assert cluster.ran == [("state.orchestrate", "orch.converge")] * runs
+    assert not cluster.answers
+
+
 # Nodes that are switched off and on
 
 
