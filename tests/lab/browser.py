@@ -4,6 +4,7 @@ people do in it at the front door."""
 import base64
 import contextlib
 import hmac
+import itertools
 import struct
 import time
 
@@ -23,6 +24,8 @@ OPTIONS = (
     # What a name server outside would say.
     f"--host-resolver-rules=MAP master.cluster.internal {settings.ADDRESSES['master']}",
 )
+#: The last parts of addresses on the lab's network that nothing else has.
+NUMBERS = itertools.cycle(range(201, 241))
 PAGE_TIMEOUT = 30_000  # milliseconds
 ROOT = "https://master.cluster.internal"
 CHOSEN = "a Password of 3 words"
@@ -38,14 +41,41 @@ def chromium(directory, ca):
     database.mkdir(parents=True)
     run(["certutil", "-N", "-d", f"sql:{database}", "--empty-password"])
     run(["certutil", "-A", "-d", f"sql:{database}", "-n", "cluster", "-t", "C,,", "-i", ca])
-    with sync_playwright() as playwright:
+    program = directory / "chromium"
+    with own_network() as network, sync_playwright() as playwright:
+        program.write_text(f'#!/bin/sh\nexec nsenter --net={network} /usr/bin/chromium "$@"\n')
+        program.chmod(0o755)
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=OPTIONS, env={"HOME": str(directory), "PATH": "/usr/bin:/bin"}
+            executable_path=program, args=OPTIONS, env={"HOME": str(directory), "PATH": "/usr/bin:/bin"}
         )
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def own_network():
+    """Yield the path of a network namespace that is on the lab's switch.
+
+    A browser breaks off what it does when an interface beside it comes or goes, such as that of a machine that another
+    test boots.
+    """
+    number = next(NUMBERS)
+    name, inner, outer = f"qhub{settings.NUMBER}-desk{number}", "desk0", f"qhub{settings.NUMBER}-d{number}"
+    run(["ip", "netns", "add", name])
+    try:
+        run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name])
+        run(["ip", "link", "set", outer, "up", "master", settings.BRIDGE])
+        # The same hardware address whenever it comes: nodes remember it.
+        run(
+            ["ip", "-n", name, "link", "set", inner, "up", "address", f"02:00:0a:62:{settings.NUMBER:02x}:{number:02x}"]
+        )
+        run(["ip", "-n", name, "address", "add", f"{settings.NETWORK[number]}/24", "dev", inner])
+        yield f"/run/netns/{name}"
+    finally:
+        run(["ip", "netns", "delete", name])
+        run(["ip", "link", "delete", outer], check=False)
 
 
 @contextlib.contextmanager
