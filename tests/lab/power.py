@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings
@@ -10,10 +11,13 @@ ASK = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], data=b'',
 
 
 class Switch:
-    """A switch for some machines. ``asked`` is what it was asked for: pairs of ``on`` or ``off`` and a name."""
+    """A switch for some machines. ``asked`` is what it was asked for: pairs of ``on`` or ``off`` and a name.
+
+    As a machine's own controller does, it answers at once and switches then.
+    """
 
     def __init__(self, machines):
-        self.asked = []
+        self.asked, self.hand = [], ThreadPoolExecutor(max_workers=1)
         switch = self
 
         class Panel(http.server.BaseHTTPRequestHandler):
@@ -23,11 +27,8 @@ class Switch:
                 if name not in machines:
                     self.send_error(403)
                     return
-                if what == "on":
-                    the_lab.boot(name)
-                else:
-                    the_lab.node(name).stop()
-                self.send_response(200)
+                switch.hand.submit(the_lab.boot if what == "on" else turn_off, name)
+                self.send_response(202)
                 self.end_headers()
 
             def log_message(self, *_):
@@ -41,6 +42,11 @@ class Switch:
         return f'/usr/bin/python3 -c "{ASK}" http://{settings.GATEWAY}:{self.server.server_port}/{what}/{{node}}'
 
     def close(self):
-        """Be no more."""
+        """Be no more, once all is switched."""
         self.server.shutdown()
         self.server.server_close()
+        self.hand.shutdown()
+
+
+def turn_off(name):
+    the_lab.node(name).stop()

@@ -38,8 +38,8 @@ def switch(lab, master):
             if "w3" in states(master):
                 lab.orchestrate("orch.remove", check=False, node="w3")
     finally:
-        the_lab.node("w3").destroy()
         found.close()
+        the_lab.node("w3").destroy()
         apply(lab)
 
 
@@ -68,7 +68,7 @@ def said(master, since):
 def test_a_machine_without_work_is_off_and_comes_for_a_job(lab, master, switch):
     listen = f"timeout 300 salt-run --log-level=quiet state.event tagmatch='qhub/node/w3/*' count=4 >{EVENTS} 2>&1"
     master.run(["sh", "-c", f"setsid sh -c {json.dumps(listen)} </dev/null >/dev/null 2>&1 &"])
-    wait_for("w3 is off", lambda: is_off(master), timeout=90)
+    wait_for("w3 is off", lambda: is_off(master), timeout=120)
     assert switch.asked == [("off", "w3")], "and nobody else"
 
     wait_for("Prometheus misses it", lambda: down(master), timeout=40)
@@ -106,7 +106,7 @@ def test_what_is_forged_is_refused_and_nothing_is_lost_by_a_salt_master_that_sto
         wait_for("Slurm has asked", lambda: "w3" in master.run(["ls", ASKED]).stdout.split(), timeout=30)
     finally:
         master.run(["systemctl", "start", "salt-master"])
-    wait_for("w3 is off", lambda: is_off(master), timeout=60)
+    wait_for("w3 is off", lambda: is_off(master), timeout=120)
     refusals = [line for line in said(master, since).splitlines() if "Refused: 'suspend' of " in line]
     assert sorted(line.split(" of ")[1].split(",")[0] for line in refusals) == ["'nobody'", "'w1'"]
     assert switch.asked == [("off", "w3")]
