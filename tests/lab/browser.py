@@ -63,6 +63,9 @@ def own_network():
     """
     number = next(NUMBERS)
     name, inner, outer = f"qhub{settings.NUMBER}-desk{number}", "desk0", f"qhub{settings.NUMBER}-d{number}"
+    remove = (["ip", "netns", "delete", name], ["ip", "link", "delete", outer])
+    for words in remove:  # what a run that was killed left
+        run(words, check=False)
     run(["ip", "netns", "add", name])
     try:
         run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name])
@@ -74,8 +77,8 @@ def own_network():
         run(["ip", "-n", name, "address", "add", f"{settings.NETWORK[number]}/24", "dev", inner])
         yield f"/run/netns/{name}"
     finally:
-        run(["ip", "netns", "delete", name])
-        run(["ip", "link", "delete", outer], check=False)
+        for words in remove:
+            run(words, check=False)
 
 
 @contextlib.contextmanager
