@@ -70,10 +70,10 @@ def own_network():
     try:
         run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name])
         run(["ip", "link", "set", outer, "up", "master", settings.BRIDGE])
-        # The same hardware address whenever it comes: nodes remember it.
-        run(
-            ["ip", "-n", name, "link", "set", inner, "up", "address", f"02:00:0a:62:{settings.NUMBER:02x}:{number:02x}"]
-        )
+        # The same hardware address whenever it comes: nodes remember it. And no address of IPv6, which would come late.
+        hardware = f"02:00:0a:62:{settings.NUMBER:02x}:{number:02x}"
+        run(["ip", "-n", name, "link", "set", inner, "address", hardware, "addrgenmode", "none"])
+        run(["ip", "-n", name, "link", "set", inner, "up"])
         run(["ip", "-n", name, "address", "add", f"{settings.NETWORK[number]}/24", "dev", inner])
         yield f"/run/netns/{name}"
     finally:
