@@ -6,7 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("QHUB_LAB_CACHE", Path.home() / ".cache/qhub-lab"))
-# A second lab beside the first has a number of its own (2 to 255), and with it a directory and a network. The second
+# A second lab beside the first has a number of its own (2 to 250), and with it a directory and a network. The second
 # process of pytest-xdist's has one too.
 NUMBER = int(os.environ.get("QHUB_LAB_NUMBER", "0")) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 STATE = Path(f"/var/lib/qhub-lab{NUMBER or ''}")
