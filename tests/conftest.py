@@ -36,3 +36,16 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(getattr(pytest.mark, layer))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: PARTS.index(part(item.nodeid)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    """End with a line for each failure, short enough to be read where only the end of a log is kept.
+
+    pytest's own summary, which pyproject.toml turns off, has whole messages there: some are a highstate's.
+    """
+    for word in ("failed", "error"):
+        for report in terminalreporter.getreports(word):
+            crash = getattr(report.longrepr, "reprcrash", None)
+            first, *_ = (crash.message if crash else str(report.longrepr)).splitlines() or [""]
+            terminalreporter.write_line(f"{word.upper()} {report.nodeid.removeprefix('tests/')} - {first}"[:160])
