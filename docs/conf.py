@@ -31,9 +31,9 @@ def salt_modules():
     """Import what Salt's loader would, as ``modules.slurm_account`` and so on: some names are there in two kinds."""
     for kind, directory in (("modules", "_modules"), ("states", "_states"), ("runners", "salt/_runners")):
         sys.modules[kind] = types.ModuleType(kind)
-        for path in [*(ROOT / directory).glob("*.py"), *(ROOT / directory).glob("*/__init__.py")]:
-            name = path.parent.name if path.stem == "__init__" else path.stem
-            spec = importlib.util.spec_from_file_location(f"{kind}.{name}", path)
+        sys.path.append(str(ROOT / directory))  # while Salt loads a file, what lies beside it is found
+        for path in (ROOT / directory).glob("*.py"):
+            spec = importlib.util.spec_from_file_location(f"{kind}.{path.stem}", path)
             assert spec and spec.loader
             module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)

@@ -104,7 +104,7 @@ def preflight(batch=1, timeout=3600):
     faults = [f"{node}: {error}" for node, error in seen["silent"].items()]
     faults += [*older(seen["services"]), *slurm_faults(seen["slurm"], master), *full(_stored(), _free())]
     # What is wrong half-way may be what the rest mends.
-    faults += [] if begun else sick(_examined(), excused)
+    faults += [] if begun else sick(__salt__["doctor.examine"](), excused)
     if faults:
         raise CommandExecutionError("\n".join(faults))
     new = {name for name, (installed, coming) in seen["services"].items() if installed != coming}
@@ -395,21 +395,11 @@ def _begun():
     return json.loads(_mark().read_text()) if _mark().exists() else {}
 
 
-def _examined(only=None):
-    """Return what the doctor finds, in a process of its own: Salt's loader does not load a package twice in one."""
-    words = ["salt-run", "--out=json", "--log-level=quiet", "doctor.examine", f"only={json.dumps(only)}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        raise CommandExecutionError(f"the doctor: {(done.stderr or done.stdout).strip()}") from None
-
-
 def _wait_until_well(only=None):
     deadline = time.monotonic() + PATIENCE
     while True:
         excused = set() if only else {*_away(), *drained_by_others(__salt__["membership.reasons"]())}
-        if not (faults := sick(_examined(only), excused)):
+        if not (faults := sick(__salt__["doctor.examine"](only), excused)):
             return
         if time.monotonic() > deadline:
             raise CommandExecutionError("\n".join(faults))

@@ -1,6 +1,7 @@
 """The doctor: a fault is told once; what it reads out of what others print; its page."""
 
 import datetime
+import gc
 import http.server
 import json
 import subprocess
@@ -16,9 +17,9 @@ import salt.loader
 from tests.unit.conftest import ROOT
 from tests.unit.load import load
 
-load("salt/_runners/doctor/__init__.py", "doctor_runner")
-from doctor_runner import ask, door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
-from doctor_runner.site import Site  # noqa: E402
+load("salt/_runners/_doctor/__init__.py", "_doctor")
+from _doctor import ask, door, engine, facts, nodes, reports, services, slurm, stores, table, watch  # noqa: E402
+from _doctor.site import Site  # noqa: E402
 
 shown = load("salt/_output/doctor.py", "doctor_output")
 Check, Fault, Outcome = engine.Check, engine.Fault, engine.Outcome
@@ -424,7 +425,7 @@ def test_a_node_reports_whatever_hangs(monkeypatch):
 
 def test_the_program_that_nodes_run():
     asked = {"directories": ["/", "/nowhere"], "names": ["localhost"], "secrets": [], "people": [1, 2], "shared": {}}
-    program = (ROOT / "salt/_runners/doctor/facts.py").read_text()
+    program = (ROOT / "salt/_runners/_doctor/facts.py").read_text()
     words = ["/usr/bin/python3", "-c", program, json.dumps(asked)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(done.stdout)
@@ -558,3 +559,10 @@ def test_with_a_broken_pillar_that_is_the_only_fault(runners):
     page = salt.loader.outputters({**loaded.opts, "color": False})[found["outputter"]](found["data"])
     assert "FAILED" in page
     assert "salt-run cluster.validate" in page
+
+
+def test_a_process_may_load_it_twice(runners):
+    loaded = runners("cluster: {name: [}")
+    for _ in range(2):
+        assert "doctor.examine" in salt.loader.runner(loaded.opts)
+        gc.collect()

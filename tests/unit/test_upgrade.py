@@ -28,8 +28,8 @@ def upgrade(tmp_path):
     module.__salt__ = {
         "membership.reasons": lambda: module.rows,
         "membership.expect_absent": list,
+        "doctor.examine": lambda only=None: module.found,
     }
-    module._examined = lambda only=None: module.found
     module.seen = {
         "services": {"traefik": ("3.7.13", "3.7.15"), "keycloak": ("26.7.3", "26.7.3")},
         "slurm": {"master": packages(NEW), "w1": packages(OLD), "w2": packages(NEW)},

@@ -6,6 +6,10 @@ import logging
 import time
 from pathlib import Path
 
+# Not a package that Salt loads: its loader cannot load one a second time in one process.
+from _doctor import engine, reports, table
+from _doctor.site import Site
+
 __opts__: dict
 __salt__: dict
 
@@ -29,9 +33,6 @@ def examine(only=None):
 
         salt-run doctor.examine
     """
-    from . import engine, reports, table  # the loader knows this package only when it is loaded
-    from .site import Site
-
     start = time.monotonic()
     pillar, errors = _pillar()
     keys = Path(__opts__["pki_dir"], "minions")
