@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-# Not a package that Salt loads: its loader cannot load one a second time in one process.
+# Not a package that Salt loads: its loader, when it loads a package again, asks what is gone.
 from _doctor import engine, reports, table
 from _doctor.site import Site
 

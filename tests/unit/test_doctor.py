@@ -1,7 +1,6 @@
 """The doctor: a fault is told once; what it reads out of what others print; its page."""
 
 import datetime
-import gc
 import http.server
 import json
 import subprocess
@@ -559,10 +558,3 @@ def test_with_a_broken_pillar_that_is_the_only_fault(runners):
     page = salt.loader.outputters({**loaded.opts, "color": False})[found["outputter"]](found["data"])
     assert "FAILED" in page
     assert "salt-run cluster.validate" in page
-
-
-def test_a_process_may_load_it_twice(runners):
-    loaded = runners("cluster: {name: [}")
-    for _ in range(2):
-        assert "doctor.examine" in salt.loader.runner(loaded.opts)
-        gc.collect()
