@@ -90,12 +90,14 @@ class Lab:
     def jobs_are_saved(self):
         """Wait until slurmctld's saved state has the jobs that run now.
 
-        It writes that every few seconds. One killed before that starts a job a second time, which the node refuses
-        ("Duplicate jobid"): Slurm's own limit, not tested.
+        It writes that some seconds after a change, such as the job that is submitted here. One killed before that
+        starts a job a second time, which the node refuses ("Duplicate jobid"): Slurm's own limit, not tested.
         """
-        now = int(self.master.run(["date", "+%s"]).stdout)
-        saved = ["stat", "-c", "%Y", "/var/lib/slurm/slurmctld/job_state"]
-        wait_for("slurmctld has saved its state", lambda: int(self.master.run(saved).stdout) > now, timeout=30)
+        now = float(self.master.run(["date", "+%s.%N"]).stdout)
+        held = self.as_user("ada", ["sbatch", "--parsable", "--hold", "--chdir=/", "--wrap=true"]).stdout.strip()
+        saved = ["stat", "-c", "%.Y", "/var/lib/slurm/slurmctld/job_state"]
+        wait_for("slurmctld has saved its state", lambda: float(self.master.run(saved).stdout) > now, timeout=30)
+        self.master.run(["scancel", held])
 
     def state(self, job):
         """Return a job's state from the accounting database; ``""`` while it has none or does not answer."""
