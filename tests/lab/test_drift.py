@@ -48,8 +48,13 @@ def scheduled(lab, mode):
 
 
 def configure(lab):
-    """Give w1's minion its configuration, and wait until it runs with it."""
-    lab.apply("w1", ["salt.minion"])  # where w1 enforces, it may have done so itself
+    """Give w1's minion its configuration, and wait until it runs with it.
+
+    Not through the master: where w1 enforces, it may be about to start its minion anew, which then hears of no job.
+    """
+    lab.node("w1").run(
+        ["salt-call", "--retcode-passthrough", "--log-level=quiet", "state.apply", "salt.minion", "queue=5"]
+    )
     started = 'date -d "$(systemctl show -P ActiveEnterTimestamp salt-minion)" +%s'
     written = "stat -c %Y /etc/salt/minion.d/qhub.conf /etc/salt/minion.d/schedule.conf | sort -n | tail -1"
     newer = ["sh", "-c", f'test "$({started})" -gt "$({written})"']
