@@ -27,6 +27,7 @@ class Node:
         self.options = tuple(options)
         self.directory = self.state / "nodes" / name
         self.root = self.directory / "root"
+        self.machine = f"{self.state.name}-{name}"  # what systemd-nspawn calls it
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class Node:
         container = [
             "systemd-nspawn",
             *("--quiet", "--register=no", "--keep-unit", "--resolv-conf=off", "--boot"),
-            *(f"--directory={self.root}", f"--machine={self.state.name}-{self.name}"),
+            *(f"--directory={self.root}", f"--machine={self.machine}"),
             *(*network, *binds, *self.options),
         ]
         with (self.directory / "console.log").open("ab") as console:
@@ -96,7 +97,7 @@ class Node:
         """Yield this machine's own control groups: in a shared one its systemd would meet the others' units."""
         for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
             if Path(mount, "cgroup.procs").exists():
-                yield Path(mount, f"{self.state.name}-{self.name}")
+                yield Path(mount, self.machine)
 
     def _kill_all(self):
         """Kill whatever runs in the machine, also if only its supervisor was killed before."""
@@ -105,6 +106,9 @@ class Node:
                 (group / "cgroup.kill").write_text("1")
         wait_for(f"{self.name} stops", lambda: not self.supervisor, timeout=20)
         wait_for(f"{self.name}'s control groups are empty", self._remove_control_groups, timeout=20)
+        # Connections that the kernel is still closing, such as those to a file server, keep the machine's network for
+        # minutes: the address would be there twice once it boots again.
+        run(["ip", "link", "delete", f"vb-{self.machine}"], check=False)
 
     def _remove_control_groups(self):
         with contextlib.suppress(OSError):
