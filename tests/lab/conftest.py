@@ -55,9 +55,12 @@ class Lab:
         return states
 
     def orchestrate(self, sls, check=True, **pillar):
-        """Run an orchestration on the master; return the ``CompletedProcess``."""
+        """Run an orchestration on the master; return the ``CompletedProcess``, and raise with what failed."""
         words = ["salt-run", "--out=json", "state.orchestrate", sls, f"pillar={json.dumps(pillar)}"]
-        return self.master.run(words, check=check, timeout=300)
+        done = self.master.run(words, check=False, timeout=300)
+        if check and done.returncode:
+            raise AssertionError(f"{sls}: {'; '.join(failures(parse(done.stdout))) or done.stderr}")
+        return done
 
     def sacctmgr(self, *words):
         """Return sacctmgr's rows as lists."""
@@ -127,6 +130,16 @@ class Lab:
 def parse(text):
     """Return the JSON that a Salt command printed, whatever warnings it printed around it."""
     return json.loads(text[text.index("{") :])
+
+
+def failures(found):
+    """Yield ``state: comment`` of what failed by itself in what Salt returned, be it an orchestration of several."""
+    if isinstance(found, dict):
+        inner = [line for value in found.values() for line in failures(value)]
+        comment = str(found.get("comment"))
+        if found.get("result") is False and not inner and not comment.startswith("One or more requisite failed"):
+            yield f"{found.get('__id__')}: {comment}"
+        yield from inner
 
 
 @pytest.fixture(scope="session")
