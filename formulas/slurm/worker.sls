@@ -81,6 +81,18 @@ slurmd comes back by itself:
     - makedirs: true
     - mode: '0644'
 
+# One of 24.11 now and then hangs when it is told to stop, and no command on the node is answered meanwhile. Jobs live on
+# under their own supervisors.
+slurmd stops in time:
+  file.managed:
+    - name: /etc/systemd/system/slurmd.service.d/stop.conf
+    - makedirs: true
+    - contents: |
+        # Written by Salt (formulas/slurm).
+        [Service]
+        TimeoutStopSec=15
+    - mode: '0644'
+
 slurmd is running:
   service.running:
     - name: slurmd
@@ -91,6 +103,7 @@ slurmd is running:
     - require:
       - pkg: slurmd is installed
       - file: slurmd comes back by itself
+      - file: slurmd stops in time
 {% if names.manage_resolv_conf %}
       - file: Name server is asked
 {% endif %}
