@@ -81,8 +81,7 @@ slurmd comes back by itself:
     - makedirs: true
     - mode: '0644'
 
-# One of 24.11 now and then hangs when it is told to stop, and no command on the node is answered meanwhile. Jobs live on
-# under their own supervisors.
+# It may hang when it is told to stop (seen with 24.11.5), and Slurm answers nothing on the node meanwhile. Jobs live on.
 slurmd stops in time:
   file.managed:
     - name: /etc/systemd/system/slurmd.service.d/stop.conf
