@@ -49,7 +49,7 @@ class Lab:
         ]
         result = self.master.run([*words, *(["test=true"] if test else [])], check=False, timeout=300)
         states = parse(result.stdout).get(name, "no answer")
-        failed = states if not isinstance(states, dict) else list(failures(states))
+        failed = states if not isinstance(states, dict) else failures(states)
         if check and failed:
             raise AssertionError(f"{name}: {failed}")
         return states
@@ -59,7 +59,8 @@ class Lab:
         words = ["salt-run", "--out=json", "state.orchestrate", sls, f"pillar={json.dumps(pillar)}"]
         done = self.master.run(words, check=False, timeout=300)
         if check and done.returncode:
-            raise AssertionError(f"{sls}: {'; '.join(failures(parse(done.stdout))) or done.stderr}")
+            failed = failures(parse(done.stdout)) if "{" in done.stdout else []
+            raise AssertionError(f"{sls}: {'; '.join(failed) or done.stdout + done.stderr}")
         return done
 
     def sacctmgr(self, *words):
@@ -133,13 +134,16 @@ def parse(text):
 
 
 def failures(found):
-    """Yield ``state: comment`` of what failed by itself in what Salt returned, be it an orchestration of several."""
-    if isinstance(found, dict):
-        inner = [line for value in found.values() for line in failures(value)]
-        comment = str(found.get("comment"))
-        if found.get("result") is False and not inner and not comment.startswith("One or more requisite failed"):
-            yield f"{found.get('__id__')}: {comment}"
-        yield from inner
+    """Return ``[state: comment]`` of what failed in what Salt returned, be it an orchestration of several machines.
+
+    What failed only for another's sake comes last.
+    """
+    if not isinstance(found, dict):
+        return []
+    lines = [line for value in found.values() for line in failures(value)]
+    if found.get("result") is False and not lines:
+        lines = [f"{found.get('__id__')}: {found.get('comment')}"]
+    return sorted(lines, key=lambda line: "One or more requisite failed" in line)
 
 
 @pytest.fixture(scope="session")
