@@ -44,6 +44,6 @@ def nfs(lab, node, program, path, *before, who=ROOT, uid=0, **options):
 
 
 def copy(lab, node, source, path, *, mode, who):
-    """Copy a file of this machine as root on a node can: with a mode (octal digits), as the owner that ``who`` claims."""
+    """Copy a local file as root on a node can: with a mode (octal digits), as the owner that ``who`` claims."""
     nfs(lab, node, "nfs-cp", path, source, who=who)
     run([*network(lab, node), sys.executable, "-c", CHMOD, url(path, who), mode], timeout=30)
