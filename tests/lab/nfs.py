@@ -1,26 +1,10 @@
 """An NFS client of this machine in a node's network, as any program on that node could be: libnfs, without a mount."""
 
-import sys
-
 from .harness import settings
 from .harness.shell import run
 
 ADA = "uid=20001&gid=20001"
 ROOT = "uid=0&gid=0"
-# Sets the mode of a file: CHMOD URL MODE (octal digits). libnfs has no program for that. Source: nfsc/libnfs.h.
-CHMOD = """
-import ctypes, ctypes.util, sys
-class Url(ctypes.Structure):
-    _fields_ = [("server", ctypes.c_char_p), ("path", ctypes.c_char_p), ("file", ctypes.c_char_p)]
-lib = ctypes.CDLL(ctypes.util.find_library("nfs"))
-lib.nfs_init_context.restype = ctypes.c_void_p
-lib.nfs_parse_url_full.restype = ctypes.POINTER(Url)
-lib.nfs_get_error.restype = ctypes.c_char_p
-nfs = ctypes.c_void_p(lib.nfs_init_context())
-url = lib.nfs_parse_url_full(nfs, sys.argv[1].encode())
-if not url or lib.nfs_mount(nfs, url[0].server, url[0].path) or lib.nfs_chmod(nfs, url[0].file, int(sys.argv[2], 8)):
-    sys.exit(lib.nfs_get_error(nfs).decode())
-"""
 
 
 def network(lab, node):
@@ -41,9 +25,3 @@ def nfs(lab, node, program, path, *before, who=ROOT, uid=0, **options):
     """
     switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
     return run([*network(lab, node), *switch, program, *before, url(path, who)], timeout=30, **options)
-
-
-def copy(lab, node, source, path, *, mode, who):
-    """Copy a local file as root on a node can: with a mode (octal digits), as the owner that ``who`` claims."""
-    nfs(lab, node, "nfs-cp", path, source, who=who)
-    run([*network(lab, node), sys.executable, "-c", CHMOD, url(path, who), mode], timeout=30)

@@ -117,6 +117,14 @@ def test_a_user_reads_and_writes_and_root_is_nobody(vm):
     assert "Read-only" in as_ada(vm, "touch /opt/my-site/shared/x", check=False).stderr
 
 
+def test_a_setuid_program_that_a_client_wrote_runs_as_its_caller_on_the_server(vm):
+    vm.shell("install -d -m 1777 /srv/home/open; getent passwd 105 || useradd --uid 105 --no-create-home victim")
+    claim = ["setpriv", "--reuid=105", "--regid=105", "--clear-groups", "sh", "-c"]
+    vm.run([*claim, "cp /usr/bin/id /home/open/id; chmod 4755 /home/open/id"])
+    assert vm.run(["stat", "-c", "%a %u", "/srv/home/open/id"]).stdout == "4755 105\n"
+    assert as_ada(vm, "/srv/home/open/id -u").stdout == "20001\n"
+
+
 def test_nothing_is_left_to_change(vm):
     assert apply(vm, PILLAR) == {}
     assert apply(vm, PILLAR, "test=True") == {}
