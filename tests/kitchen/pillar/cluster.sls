@@ -1,8 +1,8 @@
-# The site that kitchen's machines are: containers, so what a container cannot have is said as any site would say it.
+# The site of Test Kitchen's machine, which is a container: this file declares what a container lacks.
 cluster:
   name: kitchen
-  master: {id: master, address: 10.250.0.10}
-  network: 10.250.0.0/24
+  master: {id: master, address: 192.168.61.10}
+  network: 192.168.61.0/24 # in 192.168.56.0/21, the only range that VirtualBox accepts by default
 base:
   time_sync: false
 nfs:
