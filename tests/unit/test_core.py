@@ -1,0 +1,51 @@
+"""The core of the tests: each of its entries names tests that exist."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.core import CORE, covers, in_core
+from tests.unit.conftest import ROOT
+
+
+def collected(*options):
+    """Return the node ids of the tests beside the unit tests that pytest collects."""
+    words = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *options, "tests/functional", "tests/lab"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True).stdout
+    return [line for line in listed.splitlines() if "::" in line]
+
+
+@pytest.fixture(scope="module")
+def core():
+    """The node ids of the core beside the unit tests."""
+    return collected("--core")
+
+
+def test_every_entry_names_tests(core):
+    nodeids = [*core, __file__.removeprefix(f"{ROOT}/")]
+    missing = [entry for entries in CORE.values() for entry in entries if not any(covers(entry, id) for id in nodeids)]
+    assert not missing
+
+
+def test_only_the_core_is_chosen(core):
+    assert core and all(map(in_core, core))
+
+
+def test_every_promise_has_tests():
+    assert not [promise for promise, entries in CORE.items() if not promise or not entries]
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "covered"),
+    [
+        ("tests/lab", True),
+        ("tests/lab/test_a.py::test_b", True),
+        ("tests/lab::x", True),
+        ("tests/lab[a]", True),
+        ("tests/lab2/test_a.py::test_b", False),
+        ("tests/unit/test_a.py", False),
+    ],
+)
+def test_an_entry_covers_whole_names(nodeid, covered):
+    assert covers("tests/lab", nodeid) is covered
