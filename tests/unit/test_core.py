@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.conftest import part
 from tests.core import CORE, covers, in_core
 from tests.unit.conftest import ROOT
 
@@ -49,3 +50,17 @@ def test_every_promise_has_tests():
 )
 def test_an_entry_covers_whole_names(nodeid, covered):
     assert covers("tests/lab", nodeid) is covered
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "in_all", "in_the_core"),
+    [
+        ("tests/unit/test_a.py::test_b[c/d]", "unit", "unit"),
+        ("tests/functional/test_a.py::test_b", "functional", "functional"),
+        ("tests/lab/test_dask.py::test_b", "lab to n", "lab"),
+        ("tests/lab/test_ssh.py::test_b", "lab from o", "lab"),
+        ("tests/lab/security/test_ssh.py::test_b", "lab to n", "lab"),
+    ],
+)
+def test_the_core_takes_one_lab(nodeid, in_all, in_the_core):
+    assert (part(nodeid, core=False), part(nodeid, core=True)) == (in_all, in_the_core)
