@@ -72,24 +72,15 @@ CORE = {
         "tests/lab/test_backup.py::test_a_running_master_goes_back_to_a_backup",
     ],
     "The accounting database is as declared": [
-        "tests/functional/test_slurm_account.py::test_every_field_of_a_qos",
-        "tests/functional/test_slurm_account.py::test_every_field_of_accounts_users_and_associations",
-        "tests/functional/test_slurm_account.py::test_the_pillar",
-        "tests/functional/test_slurm_account.py::test_a_tree_made_by_hand_round_trips",
-        "tests/functional/test_slurm_account.py::test_purge",
-        "tests/functional/test_slurm_account.py::test_interrupted_half_way_the_next_run_finishes",
+        "tests/functional/test_slurm_account.py",
     ],
     "A realm is as declared": [
-        "tests/functional/test_keycloak_realm.py::test_a_whole_realm_is_made_told_beforehand_repaired_and_left_alone",
-        "tests/functional/test_keycloak_realm.py::test_an_exported_realm_declares_itself_and_makes_another_like_it",
-        "tests/functional/test_keycloak_realm.py::test_only_what_is_ours_is_purged_and_only_when_asked",
-        "tests/functional/test_keycloak_realm_flows.py::"
-        "test_a_flow_is_edited_while_it_is_bound_and_logins_keep_working",
-        "tests/functional/test_keycloak_realm_refused.py::test_all_that_is_wrong_is_told_at_once",
-        "tests/functional/test_keycloak_realm_refused.py::test_an_apply_that_was_cut_off_is_finished_by_the_next",
+        "tests/functional/test_keycloak_realm.py",
+        "tests/functional/test_keycloak_realm_flows.py",
+        "tests/functional/test_keycloak_realm_refused.py",
         "tests/functional/test_keycloak_realm_secrets.py",
     ],
-}  # fmt: skip
+}
 
 
 def covers(entry, nodeid):
