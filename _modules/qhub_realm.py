@@ -9,7 +9,10 @@ groups
 clients
     ``jupyterhub``, ``grafana`` and ``conda-store``, each with the client roles ``admin``, ``developer`` and
     ``viewer``, which the groups of these names have. A token's claim ``roles`` has the person's roles in that
-    client, ``groups`` the paths of the groups.
+    client, ``groups`` the paths of the groups. Keycloak's own client ``admin-cli`` gives no token for a password
+    alone: the browser flow, which may ask for a one-time password, is the only way to sign in.
+roles
+    The default role of the realm has no ``offline_access``: every session of a person ends.
 users
     Everybody in ``users``, without a password. A person with ``locked: true`` cannot sign in.
 
@@ -28,13 +31,18 @@ ROLES = {
     "viewer": "Sees what is shared",
 }
 #: What the group admin may do in Keycloak's own console.
-CONSOLE = ["view-realm", "view-clients", "view-events", "manage-events", "manage-users"]
+#: Without view-clients, which shows the clients' secrets.
+CONSOLE = ["view-realm", "view-events", "manage-events", "manage-users"]
 #: client: (name, where it lives, where Keycloak sends people back to, the secret's name in the pillar)
 CLIENTS = {
     "jupyterhub": ("JupyterHub", "/", "/hub/oauth_callback", "jupyterhub_client_secret"),
     "grafana": ("Grafana", "/monitoring/", "/monitoring/login/generic_oauth", "grafana_client_secret"),
     "conda-store": ("conda-store", "/conda-store/", "/conda-store/oauth_callback/", "conda_store_client_secret"),
 }
+#: Keycloak's client for its own command line, which nothing here uses.
+ADMIN_CLI = {"clientId": "admin-cli", "directAccessGrantsEnabled": False}
+#: The roles of every person.
+DEFAULT_ROLES = {"realm": ["uma_authorization"], "client": {"account": ["manage-account", "view-profile"]}}
 ACCOUNTS, DIRECTORIES = "accounts", "directories"
 OTP_ROLE = "otp-required"
 #: vendor: (attribute of the user name, of the entry's name, of the stable id, object classes)
@@ -78,9 +86,12 @@ def realm(pillar):
     declared = {
         "displayName": f"{pillar['cluster']['name']} cluster",
         **SETTINGS,
-        "clients": [client(name, pillar) for name in CLIENTS],
+        "clients": [*(client(name, pillar) for name in CLIENTS), ADMIN_CLI],
         "roles": {
-            "realm": [{"name": OTP_ROLE, "description": "Signs in with a one-time password as well"}],
+            "realm": [
+                {"name": OTP_ROLE, "description": "Signs in with a one-time password as well"},
+                {"name": f"default-roles-{settings['name'].lower()}", "composites": DEFAULT_ROLES},
+            ],
             "client": {name: [{"name": r, "description": text} for r, text in ROLES.items()] for name in CLIENTS},
         },
         "groups": groups(settings, pillar.get("accounts") or {}),

@@ -127,7 +127,8 @@ Dask-Gateway is running:
 
 {{ routes("dask-gateway", {
   "http": {
-    "routers": {"dask-gateway": {"rule": "PathPrefix(`/gateway/`)", "entryPoints": ["websecure"], "service": "dask-gateway"}},
+    "routers": {"dask-gateway": {"rule": "PathPrefix(`/gateway/`)", "entryPoints": ["websecure"], "service": "dask-gateway",
+                                 "middlewares": ["people-servers"]}},
     "services": {"dask-gateway": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8011"}]}}},
   },
   "tcp": {

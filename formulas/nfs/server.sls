@@ -4,9 +4,10 @@
 {% set cluster = pillar.get("cluster", {}) %}
 {% set listen = server.listen or cluster.get("master", {}).get("address") %}
 
-{# Every export is for these addresses and no other. `members` are the machines whose key the master accepted. #}
+{# Every export is for these addresses and no other. `members` are the machines whose key the master accepted. The server
+   itself is no client: people who have a shell there must not reach another person's files past the file system's modes. #}
 {% set addresses = [] %}
-{% for member in pillar.get("members", {}).values() %}
+{% for name, member in pillar.get("members", {}).items() if name != grains.id %}
 {%   if not member.address | is_ip or "/" in member.address %}
 {{ raise("members: " ~ member.address ~ " is not an address of one machine: nothing is exported to it") }}
 {%   endif %}
@@ -52,6 +53,38 @@ Directory of export {{ name }} exists:
       - service: NFS server is running
 {% endfor %}
 
+{% set directories = exports.values() | map(attribute="path") | sort %}
+Program that mounts shared directories nosuid is installed:
+  file.managed:
+    - name: /usr/local/sbin/qhub-nosuid
+    - source: salt://nfs/files/qhub-nosuid
+    - mode: '0755'
+
+Unit qhub-nosuid.service is in place:
+  file.managed:
+    - name: /etc/systemd/system/qhub-nosuid.service
+    - source: salt://nfs/files/qhub-nosuid.service.jinja
+    - template: jinja
+    - context: {{ {"directories": directories, "service": chosen.service} | json }}
+    - mode: '0644'
+
+Shared directories are mounted nosuid at boot:
+  service.enabled:
+    - name: qhub-nosuid
+    - require:
+      - file: Program that mounts shared directories nosuid is installed
+      - file: Unit qhub-nosuid.service is in place
+
+Shared directories are mounted nosuid:
+  cmd.run:
+    - name: systemctl restart qhub-nosuid.service
+    - unless: qhub-nosuid --check {{ directories | join(" ") }}
+    - require:
+      - service: Shared directories are mounted nosuid at boot
+      {% for name in exports %}
+      - file: Directory of export {{ name }} exists
+      {% endfor %}
+
 NFS server is installed:
   pkg.installed:
     - pkgs: {{ chosen.packages | json }}
@@ -93,6 +126,7 @@ NFS server is running:
     - name: {{ chosen.service }}
     - enable: true
     - require:
+      - cmd: Shared directories are mounted nosuid
       - cmd: NFS server answers to the members
     - watch:
       - file: NFS server is configured

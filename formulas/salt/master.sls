@@ -2,6 +2,13 @@
 {% from "salt/map.jinja" import salt_settings %}
 {% from "slurm/map.jinja" import slurm %}
 
+# A site writes passwords into some of the files (realm.sls, monitoring.sls, backup.sls).
+Only root reads the site's pillar:
+  file.directory:
+    - name: /etc/qhub/pillar
+    - makedirs: true
+    - mode: '0700'
+
 Salt master is configured:
   file.managed:
     - name: /etc/salt/master.d/qhub.conf

@@ -29,16 +29,20 @@
 {% endfor %}
 {% endfor %}
 
-# The minion writes its schedule here as well, readable to everybody.
-Salt minion's configuration is root's alone:
+# Salt writes files that everybody may read into both: the minion's schedule with its token, and on the master the
+# arguments and results of every job.
+{% for directory in ("/etc/salt", "/var/cache/salt") %}
+Only root reads {{ directory }}:
   file.directory:
-    - name: /etc/salt/minion.d
+    - name: {{ directory }}
     - makedirs: true
     - mode: '0700'
+{% endfor %}
 
 Salt minion is configured:
   file.managed:
     - name: /etc/salt/minion.d/qhub.conf
+    - makedirs: true
     - source: salt://salt/files/minion.conf.jinja
     - template: jinja
     - context:
@@ -50,7 +54,7 @@ Salt minion is configured:
         options: {{ salt_settings.minion_options | json }}
     - mode: '0644'
     - require:
-      - file: Salt minion's configuration is root's alone
+      - file: Only root reads /etc/salt
 
 Salt minion has a schedule:
   file.serialize:
@@ -60,7 +64,7 @@ Salt minion has a schedule:
     - mode: '0600'
     - show_changes: false
     - require:
-      - file: Salt minion's configuration is root's alone
+      - file: Only root reads /etc/salt
 
 Salt minion has no other configuration:
   file.managed:

@@ -78,6 +78,13 @@ Program that checks routes is installed:
 {# Traefik writes X-Forwarded-* itself. What else services may take for its word, a client does not get through. #}
 {% set other_headers = {"Forwarded": "", "X-Scheme": "", "X-Forwarded-Scheme": "", "X-Forwarded-Protocol": "", "X-Forwarded-Ssl": "",
                         "X-Original-Url": "", "X-Rewrite-Url": "", "Front-End-Https": ""} %}
+{# Response headers that a browser applies to a whole origin. A person's own web server is not allowed to set them. #}
+{% set origin_headers = {} %}
+{% for header in ("Service-Worker-Allowed", "Clear-Site-Data", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
+                  "Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Private-Network",
+                  "Access-Control-Expose-Headers", "Access-Control-Max-Age") %}
+{%   do origin_headers.update({header: ""}) %}
+{% endfor %}
 {{ routes("traefik", {
   "http": {
     "routers": {
@@ -93,6 +100,7 @@ Program that checks routes is installed:
         "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": ""},
         "customRequestHeaders": other_headers,
       }},
+      "people-servers": {"headers": {"customResponseHeaders": origin_headers}},
       "auth-ratelimit": {"rateLimit": traefik.auth_rate},
       "no-such-page": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 404}},
       "not-this-host": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 421}},

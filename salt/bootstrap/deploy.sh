@@ -11,7 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 bootstrap=/var/lib/qhub/bootstrap
 keys=/etc/salt/pki/minion
 
-install -d -m 0755 /etc/salt "$bootstrap"
+install -d -m 0700 /etc/salt
+install -d -m 0755 "$bootstrap"
 install -m 0755 "$here/install.sh" "$here/environment.sh" "$bootstrap"
 install -m 0644 "$here/requirements.lock" "$bootstrap"
 "$bootstrap/install.sh" "$bootstrap/requirements.lock" "${1:-}"

@@ -50,8 +50,8 @@ salt_before=$(readlink /opt/qhub/salt || true)
 say "Installing Salt"
 "$here/install.sh" "$here/requirements.lock" "$mirror"
 
-install -d -m 0755 /etc/qhub "$site" "$generated" "$generated/files"
-install -d -m 0700 "$generated/pillar"
+install -d -m 0755 /etc/qhub "$generated" "$generated/files"
+install -d -m 0700 "$site" "$generated/pillar"
 if [ -n "$repository" ]; then
     say "Restoring who this master is"
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends restic >/dev/null

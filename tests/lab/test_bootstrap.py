@@ -2,12 +2,15 @@
 
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.lab.harness import lab as the_lab
 from tests.lab.harness import network, settings
 from tests.lab.harness.node import Node
 from tests.lab.harness.shell import run, wait_for
@@ -121,6 +124,36 @@ def test_it_was_installed_without_a_way_out(lab, outside):
         finally:
             server.terminate()
     lab.master.run(["sh", "-c", f"cd {settings.MIRROR} && sha256sum --quiet --check SHA256SUMS"], timeout=120)
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """The commands of the summary that ``make lab`` prints, by the words before each."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in the_lab.summary().splitlines()]
+    return {words[0]: words[1] for words in lines if len(words) == 2}
+
+
+def test_the_summary_of_the_lab_names_an_address_that_a_browser_trusts(lab, printed):
+    authority = printed["2. the certificate authority"].split()[0]
+    address, name = printed["1. the name"].split("'")[1].split()
+    context = ssl.create_default_context(cafile=authority)
+    with socket.create_connection((address, 443), 10) as plug:
+        assert context.wrap_socket(plug, server_hostname=name).version()
+
+
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        ("3. a first password for Ada", "assword"),
+        ("run a job as Ada", "w"),
+        ("check every service", "in order"),
+        ("list the machines", "master"),
+    ],
+)
+def test_a_command_of_the_summary_works_as_printed(lab, printed, step, answer):
+    """The shell is the reader's, in the directory of the repository."""
+    reader = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    assert answer in run(["sh", "-c", printed[step]], cwd=settings.REPOSITORY, env=reader).stdout
 
 
 @pytest.mark.parametrize(("suite", "name"), [("master", "master"), ("worker", "w1")])

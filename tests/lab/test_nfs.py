@@ -10,25 +10,8 @@ import threading
 import pytest
 
 from .harness import settings
-from .harness.shell import run, wait_for
-
-ADA = "uid=20001&gid=20001"
-ROOT = "uid=0&gid=0"
-
-
-def nfs(lab, node, program, path, *before, who=ROOT, **options):
-    """Run one of libnfs' programs on an exported path, from a node's network, as ``who``."""
-    return run([*network(lab, node), program, *before, url(path, who)], timeout=30, **options)
-
-
-def network(lab, node):
-    """Return the start of a command that runs in the network of a node, or of this machine (``None``)."""
-    return ["nsenter", "--net", "--target", lab.node(node).leader] if node else []
-
-
-def url(path, who):
-    """Return what libnfs calls a path of the master's."""
-    return f"nfs://{settings.ADDRESSES['master']}{path}?version=4&{who}"
+from .harness.shell import wait_for
+from .nfs import ADA, network, nfs, url
 
 
 @pytest.fixture

@@ -400,10 +400,13 @@ def test_secrets_that_others_may_read(tmp_path):
     for name, mode in (("good", 0o640), ("bad", 0o644)):
         (tmp_path / name).write_text("secret")
         (tmp_path / name).chmod(mode)
-    found = facts.open_secrets([f"{tmp_path}/**/*"], [10000, 60000])
-    assert [entry[:2] for entry in found] == [[f"{tmp_path}/bad", 0o644]]
+    for name, mode in (("closed", 0o700), ("open", 0o711)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    found = facts.open_secrets([f"{tmp_path}/*"], [10000, 60000])
+    assert sorted(entry[:2] for entry in found) == [[f"{tmp_path}/bad", 0o644], [f"{tmp_path}/open", 0o711]]
     uid = tmp_path.stat().st_uid
-    assert len(facts.open_secrets([f"{tmp_path}/**/*"], [uid, uid])) == 2, "a person's"
+    assert len(facts.open_secrets([f"{tmp_path}/*"], [uid, uid])) == 4, "a person's"
 
 
 def test_a_shared_directory_is_looked_at_and_written_to(tmp_path):

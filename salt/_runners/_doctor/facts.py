@@ -50,13 +50,16 @@ def shared(directory, mark, writable):
 
 
 def open_secrets(patterns, people):
-    """Return ``[[path, mode, owner's uid]]`` of files that others may read, or one of ``people`` (first, last) has."""
+    """Return ``[[path, mode, owner's uid]]`` of files and directories that are open to others than a service.
+
+    ``patterns`` name them; ``people`` is the first and the last uid of a person, who must own none of them.
+    """
     found = []
     for pattern in patterns:
         for path in Path("/").glob(pattern.lstrip("/")):
             held = path.lstat()
             person = any(people[0] <= each <= people[1] for each in (held.st_uid, held.st_gid))
-            if stat.S_ISREG(held.st_mode) and (held.st_mode & 0o007 or person):
+            if not stat.S_ISLNK(held.st_mode) and (held.st_mode & 0o007 or person):
                 found.append([str(path), stat.S_IMODE(held.st_mode), held.st_uid])
     return found
 

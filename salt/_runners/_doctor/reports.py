@@ -20,7 +20,7 @@ from .ask import last_line
 
 #: Seconds that minions have.
 PATIENCE = 15
-#: Directories whose file systems must not be full, and files that nobody else may read: where they are.
+#: Directories whose file systems must not be full; files and directories that only root or their service may read.
 # fmt: off
 DIRECTORIES = [
     "/", "/home", "/opt", "/opt/qhub", "/opt/qhub/shared", "/srv", "/tmp", "/var", "/var/backups",  # noqa: S108
@@ -31,7 +31,7 @@ SECRETS = [
     "/var/lib/qhub/pillar/**/*", "/var/lib/qhub/ca/*.key", "/etc/qhub/tls/*.key", "/etc/qhub/page/secrets.conf",
     "/etc/*/secrets/**/*", "/etc/keycloak/*.password", "/etc/keycloak/*.secret", "/etc/salt/pki/**/*.pem",
     "/etc/slurm/slurm.key", "/etc/slurm/slurmdbd.conf", "/var/lib/sshgate/*_key", "/var/lib/traefik/acme.json",
-    "/root/.ssh/id_ed25519", "/etc/ssh/ssh_host_*_key",
+    "/root/.ssh/id_ed25519", "/etc/ssh/ssh_host_*_key", "/etc/qhub/pillar", "/etc/salt", "/var/cache/salt",
 ]
 # fmt: on
 

@@ -2,6 +2,7 @@
 Checks of the databases, the queue and the file server.
 """
 
+import os
 import struct
 
 from .ask import command, exchange
@@ -40,10 +41,15 @@ def redis(site):
 
 
 def nfs(site):
-    """The NFS server answers."""
+    """The NFS server answers, and no file that a client wrote is a setuid program or a device on the master."""
     settings = site.settings("nfs")
     if not settings["server"]["implementation"]:
         raise Absent
+    directories = sorted(export["path"] for export in settings["exports"].values() if export)
+    if exposed := [path for path in directories if not without_setuid(path)]:
+        lines = [f"{path} is mounted without nosuid,nodev: whoever is root on a worker can be any user here"
+                 for path in exposed]  # fmt: skip
+        raise Fault(*lines, advice="systemctl restart qhub-nosuid; journalctl -n 30 -u qhub-nosuid")
     address = settings["server"]["listen"] or site.address
     # RFC 5531: a call of procedure 0 of program 100003 (NFS), version 4, without credentials, as one fragment.
     call = struct.pack(">10I", 1, 0, 2, 100003, 4, 0, 0, 0, 0, 0)
@@ -51,4 +57,13 @@ def nfs(site):
     # Accepted, and done.
     if len(answer) < 28 or struct.unpack(">3I", answer[4:16]) != (1, 1, 0) or answer[24:28] != bytes(4):
         raise Fault(f"{address}:2049: {answer.hex() or 'it hung up'}")
-    return ", ".join(sorted(export["path"] for export in settings["exports"].values() if export))
+    return ", ".join(directories)
+
+
+def without_setuid(directory):
+    """Return whether setuid programs and device files in a directory have no effect; a missing one counts as well."""
+    try:
+        flags = os.statvfs(directory).f_flag
+    except OSError:  # the check of the shared directories reports it
+        return True
+    return bool(flags & os.ST_NOSUID and flags & os.ST_NODEV)

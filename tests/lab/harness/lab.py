@@ -9,6 +9,7 @@ from .shell import CommandFailed, run, step, wait_for
 
 COMPLETE = settings.STATE / "complete"
 BOOTSTRAP = f"{settings.CHECKOUT}/salt/bootstrap/master.sh"
+CERTIFICATE_AUTHORITY = "/var/lib/qhub/files/ca/ca.crt"  # on the master
 # The two ways to bring a machine in.
 SALT_SSH = ("salt-ssh", "{name}", "state.apply", "bootstrap.minion")
 SALT_CLOUD = ("salt-cloud", "-p", "worker", "{name}")
@@ -41,6 +42,7 @@ def up():
     """Bring the lab up from whatever state it is in; what was left half-way is started over."""
     if COMPLETE.exists() and {name for _, name in machines()} >= set(settings.NODES):
         print("The lab is up already.", file=sys.stderr)
+        network.up()
         return
     down()
     settings.STATE.mkdir(parents=True, exist_ok=True)
@@ -114,18 +116,36 @@ def status():
 
 
 def summary():
-    """Return one screen: what there is, how to use it, how to end it."""
-    sinfo = run(node("master").command(["sinfo", "-o", "%12P %5a %11l %5D %6t %N"])).stdout
+    """Return one screen: the address to open in a browser, and the commands for the next steps."""
+    master = node("master")
+    domain = site.CLUSTER["cluster"]["domain"]
+    name, address = f"master.{domain}", settings.ADDRESSES["master"]
+    (settings.STATE / "ca.crt").write_text(master.read(CERTIFICATE_AUTHORITY))
+    prefix = f"QHUB_LAB_NUMBER={settings.NUMBER} " if settings.NUMBER else ""
+    on_master = f"{prefix}make lab-shell NODE=master"
     return f"""
-The lab is up.
+The lab is up: https://{name}/
 
-{sinfo}
-  master   {settings.ADDRESSES["master"]}   from this machine only; QHUB_LAB_PUBLISH=1 make lab opens its front door
+{run(master.command(["sinfo", "-o", "%12P %5a %11l %5D %6t %N"])).stdout}
+Open it in a browser on this machine:
+  1. the name                   echo '{address} {name}' >> /etc/hosts
+  2. the certificate authority  {settings.STATE}/ca.crt (import the file into the browser)
+  3. a first password for Ada   {on_master} CMD='qhub-keycloak password ada'
+From another machine: {prefix}QHUB_LAB_PUBLISH=1 make lab opens the ports {doors()} of this machine to it.
+Give the browser there the same file, and the name {name} for this machine's address.
 
-  a shell on a machine      make lab-shell NODE=master
-  a job as a user           make lab-shell NODE=master CMD='runuser -u ada -- srun hostname'
-  the pillar                /etc/qhub/pillar on the master; apply it with
-                            make lab-shell NODE=master CMD='salt-run state.orchestrate orch.apply'
-  what runs                 make lab-status
-  stop it                   make lab-down
+Next:
+  run a job as Ada              {on_master} CMD='runuser -u ada -- srun hostname'
+  open a shell on a machine     {on_master}
+  edit the pillar               /etc/qhub/pillar on the master, and then apply it:
+                                {on_master} CMD='salt-run state.orchestrate orch.apply'
+  check every service           {on_master} CMD='salt-run cluster.doctor'
+  list the machines             {prefix}make lab-status
+  stop the lab and remove it    {prefix}make lab-down
 """
+
+
+def doors():
+    """Return the ports that QHUB_LAB_PUBLISH opens, as text."""
+    *others, last = network.PUBLISHED
+    return f"{', '.join(map(str, others))} and {last}"

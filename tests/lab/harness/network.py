@@ -7,6 +7,8 @@ from .shell import run
 
 TABLE = f"qhub_lab{settings.NUMBER or ''}"
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+#: The ports that :func:`publish` opens. Port 22 stays this machine's own.
+PUBLISHED = tuple(port for port in settings.FRONT_DOOR if port != 22)
 
 
 def up():
@@ -21,7 +23,7 @@ def up():
 
 def publish():
     """Pass the front door's ports, as they are asked of this machine from outside, on to the master."""
-    ports = ", ".join(str(port) for port in settings.FRONT_DOOR if port != 22)
+    ports = ", ".join(map(str, PUBLISHED))
     master = settings.ADDRESSES["master"]
     saved = settings.STATE / "ip_forward"
     if not saved.exists():
