@@ -56,6 +56,9 @@ CORE = {
         "tests/lab/test_bootstrap.py::test_generated_secrets_are_roots_alone",
         "tests/lab/test_bootstrap.py::test_no_secret_is_in_logs_results_or_served_files",
     ],
+    "An attack fails, whoever attacks: a person with a shell, root of a worker, a developer": [
+        "tests/lab/security",
+    ],
     "A daemon that is killed comes back, and no job is lost": [
         "tests/lab/test_recovery.py",
     ],
