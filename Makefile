@@ -7,10 +7,12 @@ BIN := .venv/bin
 PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
 T ?=
-# All of them are shared by two processes (tests/conftest.py).
+# Two processes share the tests (tests/conftest.py).
 BESIDE = --numprocesses=2 --dist=loadscope --no-loadscope-reorder
+# At the end of a run: what took longest, tests and the fixtures before and after them (setup, teardown).
+SLOWEST = --durations=30 --durations-min=5
 
-.PHONY: help lab lab-down lab-status lab-shell mirror test docs screenshots lint static bench
+.PHONY: help lab lab-down lab-status lab-shell mirror test test-full docs screenshots lint static bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,8 +33,11 @@ lab-shell: ## a shell on one of its machines: NODE=w1 [CMD='...']
 mirror: ## what a site without a way out installs from: DIR=... (on a machine like its nodes)
 	@$(if $(DIR),,$(error say where: make mirror DIR=/srv/mirror))salt/bootstrap/mirror.py $(call quoted,$(DIR))
 
-test: $(BIN)/.ready ## every test; some only: make test T=tests/unit
-	@$(BIN)/pytest $(or $(T),$(BESIDE))
+test: $(BIN)/.ready ## static checks, unit tests, the core of the others; some only: make test T=tests/unit
+	@$(BIN)/pytest $(SLOWEST) $(or $(T),--core $(BESIDE))
+
+test-full: $(BIN)/.ready ## every test
+	@$(BIN)/pytest $(SLOWEST) $(BESIDE)
 
 docs: $(BIN)/.ready ## the documentation as web pages, in docs/_build
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --builder html docs docs/_build

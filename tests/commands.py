@@ -73,6 +73,7 @@ STATE = "the state does, in test mode (tests/functional/test_conda_store_env.py)
 NOT_RUN = {
     "salt-call conda_store_env.diff pillar=true": STATE,
     "salt-call conda_store_env.diff pillar=true solve=true": STATE,
+    "make test-full": "it runs the tests of this repository, as make test does with their core",
     "make screenshots": "it runs the tests of notebooks, and keeps their pictures",
     "salt-run state.orchestrate orch.converge": "the master's engine does, whenever a machine joins",
     "salt-key --delete x": "Salt's own",

@@ -40,12 +40,23 @@ Chrony's time servers are configured:
       - service: Chrony is running
 {% endif %}
 
+Chrony is started again when it ends:
+  file.managed:
+    - name: /etc/systemd/system/{{ base.chrony.service }}.service.d/qhub.conf
+    - contents: |
+        [Service]
+        Restart=always
+        RestartSec=1
+    - makedirs: true
+    - mode: '0644'
+
 Chrony is running:
   service.running:
     - name: {{ base.chrony.service }}
     - enable: true
     - require:
       - pkg: Chrony is installed
+      - file: Chrony is started again when it ends
 {% endif %}
 
 # Certificates are the directory's whole content: one taken out of the pillar is trusted no more.

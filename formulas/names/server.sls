@@ -35,10 +35,22 @@ Name server is installed:
     - require:
       - file: Name server is configured
 
+Name server is started again when it ends:
+  file.managed:
+    - name: /etc/systemd/system/dnsmasq.service.d/qhub.conf
+    - contents: |
+        [Service]
+        Restart=always
+        RestartSec=1
+    - makedirs: true
+    - mode: '0644'
+
 Name server is running:
   service.running:
     - name: dnsmasq
     - enable: true
+    - require:
+      - file: Name server is started again when it ends
     - watch:
       - pkg: Name server is installed
       - file: Name server is configured

@@ -121,6 +121,20 @@ NFS server answers to the members:
     - onchanges:
       - file: NFS exports are declared
 
+{% if not kernel %}
+NFS server is started again when it ends:
+  file.managed:
+    - name: /etc/systemd/system/{{ chosen.service }}.service.d/qhub.conf
+    - contents: |
+        [Service]
+        Restart=always
+        RestartSec=1
+    - makedirs: true
+    - mode: '0644'
+    - require_in:
+      - service: NFS server is running
+{% endif %}
+
 NFS server is running:
   service.running:
     - name: {{ chosen.service }}

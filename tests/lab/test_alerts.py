@@ -436,17 +436,18 @@ def test_faults(at, receiver, faults):
     def untold():
         return [each for each in expected if not receiver.was_told("firing", each)]
 
-    def left():
+    def still_firing():
         there = firing(at.master)
-        return [
-            each
-            for each in expected
-            if any(each.items() <= labels.items() for labels in there) or not receiver.was_told("resolved", each)
-        ]
+        return [each for each in expected if any(each.items() <= labels.items() for labels in there)]
 
+    def left():
+        unresolved = [each for each in expected if not receiver.was_told("resolved", each)]
+        return unresolved + still_firing()
+
+    be_impatient(at.master)
+    settled("no fault of an earlier test is an alert", still_firing, 240)
     receiver.told.clear()
     with contextlib.ExitStack() as made:
-        be_impatient(at.master)
         for fault, _ in faults:
             made.enter_context(fault(at))
         settled("all alerts are told", untold, 240)

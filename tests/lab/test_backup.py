@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.lab.browser import CHOSEN, ROOT, fill, page, signed_in
+from tests.lab.browser import CHOSEN, ROOT, fill, first_password, page, signed_in
 from tests.lab.harness import lab as the_lab
 from tests.lab.harness import settings
 from tests.lab.prometheus import ask
@@ -161,7 +161,33 @@ def test_nobody_restores_by_mistake(lab, master, backups):
     assert "this machine is a master already" in refused.stderr
 
 
-@pytest.mark.slow
+def sign_in(browser, name):
+    """Sign in to the Hub with the password that the person has chosen."""
+    with page(browser) as shown:
+        shown.goto(f"{ROOT}/hub/home")
+        fill(shown, name, CHOSEN)
+        shown.wait_for_url(f"{ROOT}/hub/**")
+        shown.get_by_role("link", name="Logout").or_(shown.get_by_text(name)).first.wait_for()
+
+
+def test_a_running_master_goes_back_to_a_backup(lab, master, browser, backups):
+    """What changed after the backup is gone from the databases: a password in Keycloak, an account in Slurm."""
+    with signed_in(lab, browser, "marie"):
+        pass
+    job, _ = lab.job("ada", "true")
+    lab.orchestrate("orch.backup")
+    first_password(lab, "marie")  # replaces the one that she has chosen
+    master.run(["sacctmgr", "--immediate", "add", "account", "newer"])
+
+    lab.orchestrate("orch.restore", snapshot="latest")
+
+    sign_in(browser, "marie")
+    assert ["newer"] not in lab.sacctmgr("account", "format=account")
+    assert lab.state(job) == "COMPLETED"
+    newer, _ = lab.job("ada", "true")
+    assert int(newer) > int(job)
+
+
 def test_a_lost_master_comes_back(lab, master, browser, backups):
     """Its disk is gone; homes and environments are on another. A bare machine with its address takes its place."""
     with signed_in(lab, browser, "marie"):
@@ -192,11 +218,7 @@ def test_a_lost_master_comes_back(lab, master, browser, backups):
     assert master.read("/home/guest/precious") == "kept\n"
     assert master.run(["stat", "-c", "%U", "/home/guest"]).stdout == "guest\n"
     assert master.read("/etc/ssh/ssh_host_ed25519_key.pub").split()[1] == host_key
-    with page(browser) as shown:  # which trusts the authority of before
-        shown.goto(f"{ROOT}/hub/home")
-        fill(shown, "marie", CHOSEN)
-        shown.wait_for_url(f"{ROOT}/hub/**")
-        shown.get_by_role("link", name="Logout").or_(shown.get_by_text("marie")).first.wait_for()
+    sign_in(browser, "marie")  # in a browser that trusts the authority of before
     changed = {name: state for name, state in lab.highstate("master").items() if state["changes"]}
     assert not changed
 

@@ -12,7 +12,6 @@ import pytest
 from tests.lab.conftest import parse
 from tests.lab.harness.shell import wait_for
 
-pytestmark = pytest.mark.slow
 TLS = "/etc/qhub/tls"
 CELERY = "/opt/qhub/conda_store/bin/celery --broker=redis+socket:///run/redis/redis.sock inspect ping --timeout=2"
 READY = {  # what says that a service is back, past its unit

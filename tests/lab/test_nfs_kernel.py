@@ -17,8 +17,6 @@ from .harness import settings
 from .harness.shell import wait_for
 from .vm import Machine
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
-
 MASTER, MEMBER, JOINING, STRANGER = (f"10.97.0.{n}" for n in (10, 11, 12, 13))
 GIVE_UP = 6  # seconds
 SALT_CALL = ["/opt/qhub/salt/bin/salt-call", "--out=json", "--log-level=error"]

@@ -19,7 +19,6 @@ from tests.lab.harness.node import Node
 from tests.lab.harness.shell import step, wait_for
 from tests.lab.watch import watched
 
-pytestmark = pytest.mark.slow
 DIRECTORY = settings.STATE / "alone"
 ADDRESS = settings.ADDRESSES["w19"]
 BOOTSTRAP = [f"{settings.CHECKOUT}/salt/bootstrap/master.sh", "--mirror", settings.MIRROR]

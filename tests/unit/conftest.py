@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jinja2
 import pytest
 import salt._logging
 import salt.config
@@ -13,6 +14,23 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 salt._logging.shutdown_temp_handler()  # else all that Salt logs comes at the end, into closed streams
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_template_is_compiled_once():
+    """Keep what Jinja compiles: Salt renders each file in a new environment, whose own cache is empty."""
+    compile_template, kept = jinja2.Environment.compile, {}
+
+    def compile_once(environment, source, name=None, filename=None):
+        # Environments of the same syntax have the same lexer.
+        key = (environment.lexer, *environment.extensions, source, name, filename)
+        if key not in kept:
+            kept[key] = compile_template(environment, source, name, filename)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,11 @@ class Node:
                 check=True,
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
-        wait_for(f"{self.name} boots", self._is_up, timeout=90)
+        try:
+            wait_for(f"{self.name} boots", self._is_up, timeout=90)
+        except (RuntimeError, TimeoutError) as error:
+            lines = (self.directory / "console.log").read_text(errors="replace").splitlines()[-10:]
+            raise RuntimeError("\n".join([f"{error}; its console:", *lines])) from error
         return self
 
     def control_groups(self):
