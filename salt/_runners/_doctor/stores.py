@@ -3,9 +3,13 @@ Checks of the databases, the queue and the file server.
 """
 
 import struct
+from pathlib import Path
 
 from .ask import command, exchange
-from .engine import Absent, Fault
+from .engine import Absent, Fault, Warned
+
+#: Directories of the master that hold what only root and services may read.
+PRIVATE = ("/", "/var", "/var/backups", "/var/lib", "/var/lib/mysql", "/var/lib/postgresql", "/var/lib/qhub")
 
 
 def mariadb(site):
@@ -40,7 +44,7 @@ def redis(site):
 
 
 def nfs(site):
-    """The NFS server answers."""
+    """The NFS server answers, and exports no file system that holds what only root and services may read."""
     settings = site.settings("nfs")
     if not settings["server"]["implementation"]:
         raise Absent
@@ -51,4 +55,22 @@ def nfs(site):
     # Accepted, and done.
     if len(answer) < 28 or struct.unpack(">3I", answer[4:16]) != (1, 1, 0) or answer[24:28] != bytes(4):
         raise Fault(f"{address}:2049: {answer.hex() or 'it hung up'}")
-    return ", ".join(sorted(export["path"] for export in settings["exports"].values() if export))
+    paths = sorted(export["path"] for export in settings["exports"].values() if export)
+    if private := beside_private(paths, lambda path: Path(path).stat().st_dev if Path(path).exists() else None):
+        raise Warned(
+            *(f"{path} is on the file system of {other}" for path, other in private.items()),
+            advice="move it to a separate file system: docs/security.md, Exported directories",
+        )
+    return ", ".join(paths)
+
+
+def beside_private(paths, device):
+    """
+    Return ``{path: private directory}`` of those of ``paths`` that share a file system with a private directory.
+
+    device
+        Takes a path; returns the number of its file system, ``None`` if there is no such path.
+    """
+    devices = {device(path): path for path in reversed(PRIVATE)}
+    devices.pop(None, None)
+    return {path: devices[device(path)] for path in paths if device(path) in devices}
