@@ -12,7 +12,7 @@ bootstrap=/var/lib/qhub/bootstrap
 keys=/etc/salt/pki/minion
 
 install -d -m 0755 /etc/salt "$bootstrap"
-install -m 0755 "$here/install.sh" "$here/environment.sh" "$bootstrap"
+install -m 0755 "$here/install.sh" "$here/environment.sh" "$here/root_only.sh" "$bootstrap"
 install -m 0644 "$here/requirements.lock" "$bootstrap"
 "$bootstrap/install.sh" "$bootstrap/requirements.lock" "${1:-}"
 

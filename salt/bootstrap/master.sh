@@ -15,8 +15,8 @@
 # The answers are written to /etc/qhub/pillar/cluster.sls once; later that file is what counts.
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")" && pwd)
-checkout=$(cd "$here/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd -P)
+checkout=$(cd "$here/../.." && pwd -P)
 site=/etc/qhub/pillar
 generated=/var/lib/qhub
 ready=$generated/ready # once its states were applied as a whole
@@ -39,6 +39,11 @@ while [ $# -gt 0 ]; do
 done
 [ "$(id -u)" = 0 ] || fail "run me as root"
 [ "$(ps -p 1 -o comm=)" = systemd ] || fail "this machine is not run by systemd"
+"$here/root_only.sh" "$checkout" || fail "nothing was changed"
+if [ -n "$mirror" ]; then
+    [ -d "$mirror" ] || fail "--mirror: $mirror is no directory"
+    "$here/root_only.sh" "$mirror" || fail "nothing was changed"
+fi
 if [ -n "$repository" ]; then
     [ -r "$password" ] || fail "--restore needs --password-file, a file that can be read"
     [ -z "$environment" ] || [ -r "$environment" ] || fail "--environment-file: $environment cannot be read"
