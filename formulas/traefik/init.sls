@@ -90,7 +90,7 @@ Program that checks routes is installed:
     "middlewares": {
       "default-headers": {"headers": {
         "stsSeconds": traefik.hsts, "contentTypeNosniff": true, "customFrameOptionsValue": "SAMEORIGIN",
-        "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": ""},
+        "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": "", "X-JupyterHub-Version": ""},
         "customRequestHeaders": other_headers,
       }},
       "auth-ratelimit": {"rateLimit": traefik.auth_rate},

@@ -1,7 +1,10 @@
 """Attacks on how the master is set up: by a person with a shell, by a service's user, and from the network."""
 
+import time
+
 import pytest
 
+from tests.lab.browser import signed_in
 from tests.lab.harness import settings
 
 pytestmark = pytest.mark.slow
@@ -51,3 +54,21 @@ def test_the_bootstrap_follows_links_to_what_a_person_can_change(master, scratch
         assert "/home/marie can be changed by others than root" in bootstrap(master, scratch)
     finally:
         master.run(["rm", "-r", "/home/marie/mirror"])
+
+
+# What the Hub gives away
+
+
+def test_cookies_of_the_hub_are_for_https_and_end_with_the_session_of_the_realm(lab, browser):
+    with signed_in(lab, browser, "ada") as shown:
+        cookies = [each for each in shown.context.cookies() if each["path"].startswith("/hub")]
+    assert {each["name"] for each in cookies} >= {"_xsrf", "jupyterhub-hub-login"}
+    assert all(each["secure"] for each in cookies), cookies
+    login = next(each for each in cookies if each["name"] == "jupyterhub-hub-login")
+    assert login["expires"] - time.time() <= 24 * 3600
+
+
+@pytest.mark.parametrize("path", ["", "hub/login", "hub/api/", "user/ada/"])
+def test_no_answer_has_a_version_in_its_headers(hub, path):
+    answer = hub.ask("GET", path, token=None, base="/", check=False, allow_redirects=False)
+    assert not {"X-JupyterHub-Version", "Server", "X-Powered-By"} & set(answer.headers)
