@@ -1,9 +1,11 @@
 """Attacks on how the master is set up: by a person with a shell, by a service's user, and from the network."""
 
+import socket
 import time
 
 import pytest
 
+from tests.lab import ssh
 from tests.lab.browser import signed_in
 from tests.lab.harness import settings
 
@@ -72,3 +74,30 @@ def test_cookies_of_the_hub_are_for_https_and_end_with_the_session_of_the_realm(
 def test_no_answer_has_a_version_in_its_headers(hub, path):
     answer = hub.ask("GET", path, token=None, base="/", check=False, allow_redirects=False)
     assert not {"X-JupyterHub-Version", "Server", "X-Powered-By"} & set(answer.headers)
+
+
+# Denial of service
+
+
+def test_connections_that_never_sign_in_keep_nobody_out(gateway, hub):
+    """As many as the gateway has room for, from as many addresses as that takes."""
+    hub.start_server("ada")
+    addresses = [gateway.another_address()[1] for _ in range(6)]
+    idle = [
+        socket.create_connection((ssh.ADDRESS, ssh.PORT), 30, (address, 0)) for address in addresses for _ in range(20)
+    ]
+    try:
+        done = gateway.ssh("ada", "true")
+        assert done.returncode == 0, done.stderr
+    finally:
+        for each in idle:
+            each.close()
+        hub.stop_server("ada")
+
+
+@pytest.fixture
+def gateway(master, hub, tmp_path):
+    """OpenSSH as a person has it, and the SSH gateway as it is installed."""
+    client = ssh.Client(tmp_path, master, hub)
+    yield client
+    client.close()
