@@ -1,5 +1,7 @@
 """Attacks on how the master is set up: by a person with a shell, by a service's user, and from the network."""
 
+import json
+import re
 import socket
 import time
 
@@ -8,6 +10,7 @@ import pytest
 from tests.lab import ssh
 from tests.lab.browser import signed_in
 from tests.lab.harness import settings
+from tests.lab.harness.shell import run
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +59,44 @@ def test_the_bootstrap_follows_links_to_what_a_person_can_change(master, scratch
         assert "/home/marie can be changed by others than root" in bootstrap(master, scratch)
     finally:
         master.run(["rm", "-r", "/home/marie/mirror"])
+
+
+# What services may do
+
+#: Running units above this by systemd-analyze are in a table of docs/security.md, with the reason.
+EXPOSED = 5
+#: Debian's own, which the project does not configure.
+DEBIANS = re.compile(r"(console-getty|dbus|getty@.*|serial-getty@.*|systemd-.*|user@.*|run-.*)\.service")
+
+
+@pytest.mark.parametrize("name", ["master", "w1"])
+def test_units_are_confined_or_there_is_a_reason(lab, name):
+    node = lab.node(name)
+    listed = ["systemctl", "list-units", "--type=service", "--state=running", "--plain", "--no-legend"]
+    running = {line.split()[0] for line in node.run(listed).stdout.splitlines()}
+    rated = json.loads(node.run(["systemd-analyze", "security", "--json=short", "--no-pager"]).stdout)
+    exposed = {
+        each["unit"]
+        for each in rated
+        if float(each["exposure"]) >= EXPOSED and each["unit"] in running and not DEBIANS.fullmatch(each["unit"])
+    }
+    page = (settings.REPOSITORY / "docs/security.md").read_text()
+    assert sorted(unit for unit in exposed if f"`{unit.removesuffix('.service')}`" not in page) == []
+
+
+def test_the_node_exporter_cannot_read_what_prometheus_may(lab, master):
+    (user,) = set(master.run(["ps", "-o", "user:32=", "-C", "prometheus-node"]).stdout.split())
+    assert user == "node-exporter"
+    for path in ("/etc/prometheus/alertmanager-qhub.yml", "/var/lib/prometheus/metrics2/wal"):
+        master.run(["test", "-e", path])
+        done = lab.as_user(user, ["test", "-r", path], check=False)
+        assert done.returncode == 1, path
+
+
+def test_no_service_writes_where_root_leaves_metrics(lab, master):
+    for user in ("node-exporter", "prometheus"):
+        for path in ("/var/lib/qhub-metrics", "/var/lib"):
+            assert lab.as_user(user, ["test", "-w", path], check=False).returncode == 1, (user, path)
 
 
 # What the Hub gives away
