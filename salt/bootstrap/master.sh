@@ -135,3 +135,8 @@ cat <<TEXT
    Keep a copy of /etc/qhub/backup/password away from this machine, with where backups go (backup.repository): without them
    no backup can be read.
 TEXT
+if sshd -T 2>/dev/null | grep -qx 'passwordauthentication yes'; then
+    echo
+    echo "   Port 22 of this machine takes passwords, as neither root nor a member of the group sudo has an SSH key. Put yours"
+    echo "   into ~/.ssh/authorized_keys, and: salt-call state.apply sshd"
+fi

@@ -1,6 +1,7 @@
 """Attacks on how the master is set up: by a person with a shell, by a service's user, and from the network."""
 
 import json
+import os
 import re
 import socket
 import time
@@ -97,6 +98,53 @@ def test_no_service_writes_where_root_leaves_metrics(lab, master):
     for user in ("node-exporter", "prometheus"):
         for path in ("/var/lib/qhub-metrics", "/var/lib"):
             assert lab.as_user(user, ["test", "-w", path], check=False).returncode == 1, (user, path)
+
+
+# Port 22
+
+
+PASSWORD = "not a good one"  # noqa: S105
+BY_PASSWORD = (
+    "-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "PubkeyAuthentication=no",
+    "-o", "NumberOfPasswordPrompts=1", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def by_password(master, tmp_path_factory):
+    """Return a function that signs in on port 22 with the password of an account of the master's own."""
+    ask = tmp_path_factory.mktemp("ssh") / "askpass"
+    ask.write_text(f"#!/bin/sh\necho '{PASSWORD}'\n")
+    ask.chmod(0o755)
+    environment = {**os.environ, "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+
+    def sign_in():
+        words = ["ssh", *BY_PASSWORD, f"local@{settings.ADDRESSES['master']}", "id -un"]
+        return run(words, check=False, env=environment, timeout=60)
+
+    master.run(["useradd", "local"])
+    master.run(["chpasswd"], input=f"local:{PASSWORD}\n")
+    yield sign_in
+    master.run(["userdel", "local"])
+
+
+def test_port_22_takes_no_password_once_an_administrator_has_a_key(lab, master, by_password):
+    lab.apply("master", ["sshd"])
+    assert by_password().stdout == "local\n", "its administrator has no other way in"
+    master.write("/root/.ssh/authorized_keys", master.read("/root/.ssh/id_ed25519.pub"))
+    try:
+        lab.apply("master", ["sshd"])
+        refused = by_password()
+        assert (refused.returncode, "Permission denied (publickey)" in refused.stderr) == (255, True), refused.stderr
+    finally:
+        master.run(["rm", "/root/.ssh/authorized_keys"])
+        lab.apply("master", ["sshd"])
+
+
+def test_workers_take_no_password_and_forward_no_windows(lab):
+    for node in lab.workers:
+        found = node.run(["sshd", "-T"]).stdout.splitlines()
+        assert {"passwordauthentication no", "kbdinteractiveauthentication no", "x11forwarding no"} <= set(found)
 
 
 # What the Hub gives away
