@@ -62,6 +62,24 @@ def test_the_bootstrap_follows_links_to_what_a_person_can_change(master, scratch
         master.run(["rm", "-r", "/home/marie/mirror"])
 
 
+# What root reads and writes where a service may put links
+
+SQLITE = "/var/lib/dask-gateway/gateway.sqlite"
+
+
+def test_a_backup_refuses_a_link_that_a_service_planted(lab, master):
+    planted = f"mv {SQLITE} {SQLITE}.kept && ln -s /etc/shadow {SQLITE}"
+    lab.as_user("dask", ["sh", "-c", planted])
+    try:
+        done = master.run(["systemctl", "start", "qhub-backup.service"], check=False, timeout=300)
+        said = master.journal("qhub-backup", 20)
+    finally:
+        lab.as_user("dask", ["mv", f"{SQLITE}.kept", SQLITE])
+    assert done.returncode
+    assert f"database {SQLITE} could not be dumped: [Errno 40] Too many levels of symbolic links" in said
+    master.run(["systemctl", "start", "qhub-backup.service"], timeout=300)
+
+
 # What services may do
 
 #: Running units above this by systemd-analyze are in a table of docs/security.md, with the reason.
