@@ -62,6 +62,15 @@ Alertmanager is installed:
       - file: Alertmanager is told how to run
       - file: Unit {{ alertmanager.service }} is confined
 
+Alertmanager's data are its own:
+  file.directory:
+    - name: /var/lib/prometheus/alertmanager
+    - user: prometheus
+    - group: prometheus
+    - mode: '0700'
+    - require:
+      - pkg: Alertmanager is installed
+
 # Passwords and addresses that are as good as passwords may be in it.
 Alertmanager is configured:
   file.serialize:

@@ -103,13 +103,14 @@ def test_units_are_confined_or_there_is_a_reason(lab, name):
     assert sorted(unit for unit in exposed if f"`{unit.removesuffix('.service')}`" not in page) == []
 
 
-def test_the_node_exporter_cannot_read_what_prometheus_may(lab, master):
+def test_nobody_else_reads_what_prometheus_and_alertmanager_have(lab, master):
     (user,) = set(master.run(["ps", "-o", "user:32=", "-C", "prometheus-node"]).stdout.split())
     assert user == "node-exporter"
-    for path in ("/etc/prometheus/alertmanager-qhub.yml", "/var/lib/prometheus/metrics2/wal"):
+    data = "/var/lib/prometheus"
+    for path in ("/etc/prometheus/alertmanager-qhub.yml", f"{data}/metrics2", f"{data}/alertmanager"):
         master.run(["test", "-e", path])
-        done = lab.as_user(user, ["test", "-r", path], check=False)
-        assert done.returncode == 1, path
+        for each in (user, "marie"):
+            assert lab.as_user(each, ["test", "-r", path], check=False).returncode == 1, (each, path)
 
 
 def test_no_service_writes_where_root_leaves_metrics(lab, master):
