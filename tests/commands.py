@@ -31,6 +31,9 @@ RUN_BY = {
         "salt w1 state.apply",
     ],
     "salt/bootstrap/master.sh": ["salt-call state.apply"],
+    "tests/lab/security/test_hardening.py::test_port_22_takes_no_password_once_an_administrator_has_a_key": [
+        "salt-call state.apply sshd",
+    ],
     "tests/functional/test_slurm_account.py::test_the_pillar": ["salt-call slurm_account.diff grace pillar=true"],
     "tests/functional/test_slurm_account.py::test_a_tree_made_by_hand_round_trips": [
         "salt-call slurm_account.dump grace"

@@ -1,5 +1,6 @@
 # Alertmanager.
 {% from "alertmanager/map.jinja" import alertmanager %}
+{% from "base/macros.jinja" import confined %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set mail, settings = alertmanager.mail, {} %}
 {% if mail.to and not (mail.from and mail.smarthost) %}
@@ -51,12 +52,24 @@ Alertmanager is told how to run:
     - makedirs: true
     - mode: '0644'
 
+{{ confined(alertmanager.service, "Alertmanager is running", {"ReadWritePaths": "-/var/lib/prometheus/alertmanager"}) }}
+
 Alertmanager is installed:
   pkg.installed:
     - pkgs: {{ alertmanager.packages | json }}
     - install_recommends: false
     - require:
       - file: Alertmanager is told how to run
+      - file: Unit {{ alertmanager.service }} is confined
+
+Alertmanager's data are its own:
+  file.directory:
+    - name: /var/lib/prometheus/alertmanager
+    - user: prometheus
+    - group: prometheus
+    - mode: '0700'
+    - require:
+      - pkg: Alertmanager is installed
 
 # Passwords and addresses that are as good as passwords may be in it.
 Alertmanager is configured:

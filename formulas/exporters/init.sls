@@ -2,6 +2,7 @@
 {% from "exporters/map.jinja" import exporters %}
 {% from "redis/map.jinja" import redis %}
 {% from "slurm/map.jinja" import slurm %}
+{% from "base/macros.jinja" import confined %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set master, public_name = pillar.cluster.master, pillar.cluster.public_name %}
 {% set blackbox = exporters.blackbox %}
@@ -55,6 +56,8 @@ Exporter of {{ name }} is told how to run:
     - mode: '0644'
     - require:
       - user: User {{ name }}-exporter exists
+
+{{ confined("prometheus-" ~ name ~ "-exporter", "Exporter of " ~ name ~ " is running") }}
 
 Exporter of {{ name }} is installed:
   pkg.installed:

@@ -7,6 +7,9 @@
 {% from "artifacts/macros.jinja" import directory, here %}
 {% from "traefik/macros.jinja" import routes %}
 {% if pillar.monitoring.page == "grafana" %}
+{% if grafana.developer_role not in ("Viewer", "Editor") %}
+{{ raise("grafana.developer_role: " ~ grafana.developer_role ~ " is not allowed: Viewer or Editor") }}
+{% endif %}
 {% set root = "https://" ~ pillar.cluster.public_name ~ "/monitoring/" %}
 {% set realm = "https://" ~ pillar.cluster.public_name ~ "/auth/realms/" ~ pillar.realm.name ~ "/protocol/openid-connect/" %}
 {% set secrets = {
@@ -44,7 +47,7 @@
     "login_attribute_path": "preferred_username", "name_attribute_path": "name",
     "email_attribute_path": "email || join('@', [preferred_username, '" ~ pillar.cluster.domain ~ "'])",
     "role_attribute_path":
-      "contains(roles[*], 'admin') && 'Admin' || contains(roles[*], 'developer') && 'Editor' || contains(roles[*], 'viewer') && 'Viewer'",
+      "contains(roles[*], 'admin') && 'Admin' || contains(roles[*], 'developer') && '" ~ grafana.developer_role ~ "' || contains(roles[*], 'viewer') && 'Viewer'",
     "role_attribute_strict": true, "allow_assign_grafana_admin": false,
   },
   "analytics": {
@@ -54,6 +57,7 @@
   "plugins": {
     "preinstall_disabled": true, "preinstall_auto_update": false, "plugin_admin_enabled": false, "public_key_retrieval_disabled": true,
   },
+  "public_dashboards": {"enabled": false},
   "snapshots": {"enabled": false},
   "unified_alerting": {"enabled": false},
   "dashboards": {"default_home_dashboard_path": "/etc/grafana/dashboards/" ~ grafana.home ~ ".json"},

@@ -1,4 +1,5 @@
 # MariaDB server. Each service that uses it makes its own database and user (see slurm/database.sls).
+{% from "base/macros.jinja" import confined %}
 {% from "mariadb/map.jinja" import mariadb %}
 {% set quarter = [grains.mem_total // 1024 * 256, 256] | max %}
 {% set config = dict({"innodb_buffer_pool_size": quarter ~ "M"}, **mariadb.config) %}
@@ -30,6 +31,12 @@ MariaDB comes back by itself:
         RestartSec=2
     - makedirs: true
     - mode: '0644'
+
+# It compiles regular expressions in memory, and keeps its buffers from being swapped out.
+{{ confined(mariadb.service, "MariaDB is running", {
+  "AmbientCapabilities": none, "CapabilityBoundingSet": "CAP_IPC_LOCK", "MemoryDenyWriteExecute": none, "ProcSubset": none,
+  "ProtectSystem": "full", "RemoveIPC": none, "SystemCallFilter": ["@system-service", "~@privileged"], "UMask": none,
+}) }}
 
 MariaDB is running:
   service.running:

@@ -1,5 +1,6 @@
 # The cluster's name server.
 {% from "names/map.jinja" import names %}
+{% from "base/macros.jinja" import confined %}
 {% from "firewall/macros.jinja" import allow %}
 {% set cluster = pillar.cluster %}
 
@@ -28,12 +29,20 @@ Name server is configured:
     - makedirs: true
     - mode: '0644'
 
+# All that it needs root for is port 53.
+{% set port = "CAP_NET_BIND_SERVICE" %}
+{{ confined("dnsmasq", "Name server is running", {
+  "User": "dnsmasq", "AmbientCapabilities": port, "CapabilityBoundingSet": port, "ProcSubset": none, "RuntimeDirectory": "dnsmasq",
+  "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX", "UMask": none,
+}) }}
+
 Name server is installed:
   pkg.installed:
     - pkgs: {{ names.packages | json }}
     - install_recommends: false
     - require:
       - file: Name server is configured
+      - file: Unit dnsmasq is confined
 
 Name server is started again when it ends:
   file.managed:

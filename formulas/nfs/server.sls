@@ -1,4 +1,5 @@
 {% from "nfs/map.jinja" import nfs %}
+{% from "base/macros.jinja" import confined %}
 {% from "firewall/macros.jinja" import allow %}
 {% set server = nfs.server %}
 {% set cluster = pillar.get("cluster", {}) %}
@@ -90,6 +91,22 @@ NFS server is installed:
     - pkgs: {{ chosen.packages | json }}
     - require:
       - sls: nfs.masked
+
+{% if not kernel %}
+{# Nothing that gives it mounts of its own: it finds the file system of an export among the mounts that it sees, and takes the
+   first of each. It acts as the user who asks, and sets the bits that users set. #}
+{% set mounts = {} %}
+{% for key in ("PrivateDevices", "PrivateTmp", "ProcSubset", "ProtectControlGroups", "ProtectHome", "ProtectKernelLogs",
+               "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem") %}
+{%   do mounts.update({key: none}) %}
+{% endfor %}
+{{ confined(chosen.service, "NFS server is running", dict(mounts, **{
+  "AmbientCapabilities": none, "RemoveIPC": none, "RestrictSUIDSGID": none, "UMask": none,
+  "CapabilityBoundingSet": "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_SETGID CAP_SETUID",
+  "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+  "SystemCallFilter": ["@system-service", "open_by_handle_at quotactl"],
+})) }}
+{% endif %}
 
 NFS server is configured:
   file.managed:

@@ -1,4 +1,5 @@
 # PostgreSQL server. Each service that uses it makes its own database and role (see macros.jinja).
+{% from "base/macros.jinja" import confined %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% set memory = grains.mem_total %}
 {% set config = dict({
@@ -57,6 +58,12 @@ PostgreSQL comes back by itself:
         RestartSec=1
     - makedirs: true
     - mode: '0644'
+
+# Nothing that it does at the start needs root. It may compile queries in memory.
+{{ confined("postgresql@", "PostgreSQL is running", {
+  "User": "postgres", "Group": "postgres", "MemoryDenyWriteExecute": none, "ProcSubset": none, "ProtectSystem": "full",
+  "RemoveIPC": none, "SystemCallFilter": ["@system-service", "~@privileged"], "UMask": none,
+}) }}
 
 PostgreSQL is running:
   service.running:

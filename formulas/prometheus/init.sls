@@ -49,6 +49,16 @@ Prometheus is installed:
       - file: Prometheus is told how to run
       - file: Prometheus is configured
 
+# What it remembers shows what people run, and where.
+Prometheus's data are its own:
+  file.directory:
+    - name: /var/lib/prometheus/metrics2
+    - user: prometheus
+    - group: prometheus
+    - mode: '0700'
+    - require:
+      - pkg: Prometheus is installed
+
 Program that checks what is scraped is installed:
   file.managed:
     - name: /usr/local/sbin/qhub-check-scrape

@@ -6,18 +6,27 @@
 include:
   - traefik
 
-# Ours is another instance: what the package would start, on port 80, is not wanted.
-Package's own Apache cannot be started:
+# Ours is another instance: the package's web server, on port 80, and the service that cleans a cache are not wanted.
+{% for unit in ("apache2", "apache-htcacheclean") %}
+Package's {{ unit }} cannot be started:
   file.symlink:
-    - name: /etc/systemd/system/apache2.service
+    - name: /etc/systemd/system/{{ unit }}.service
     - target: /dev/null
+    - require_in:
+      - pkg: Monitoring page's packages are installed
+
+Package's {{ unit }} is not running:
+  cmd.run:
+    - name: systemctl stop {{ unit }}
+    - onlyif: systemctl is-active --quiet {{ unit }}
+    - require:
+      - file: Package's {{ unit }} cannot be started
+{% endfor %}
 
 Monitoring page's packages are installed:
   pkg.installed:
     - pkgs: {{ prometheus.page.packages | json }}
     - install_recommends: false
-    - require:
-      - file: Package's own Apache cannot be started
 
 Monitoring page's user exists:
   user.present:

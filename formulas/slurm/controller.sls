@@ -1,6 +1,13 @@
 # slurmctld, the controller.
 {% from "slurm/map.jinja" import slurm %}
+{% from "base/macros.jinja" import confined %}
 {% from "firewall/macros.jinja" import allow %}
+{% import_yaml "slurm/confined.yaml" as confinement %}
+{% set settings = confinement.daemon %}
+{% set programs = ["PrologSlurmctld", "EpilogSlurmctld", "ResumeProgram", "SuspendProgram"] | select("in", slurm.config) | list %}
+{% if slurm.config.get("MailProg") != "/usr/bin/true" or programs %}
+{% set settings = dict(settings, **confinement.with_programs) %}
+{% endif %}
 
 include:
   - slurm.config
@@ -44,6 +51,8 @@ slurmctld comes back by itself:
     - source: salt://slurm/files/restart.conf
     - makedirs: true
     - mode: '0644'
+
+{{ confined("slurmctld", "Slurm controller is running", settings) }}
 
 # Commands on this machine have slurmctld sign for them: with the key of before, slurmdbd would not answer them.
 Slurm controller has no other key:

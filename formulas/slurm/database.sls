@@ -1,8 +1,10 @@
 # slurmdbd, the accounting daemon, and its database.
 {% from "slurm/map.jinja" import slurm %}
+{% from "base/macros.jinja" import confined %}
 {% from "firewall/macros.jinja" import allow %}
 {% set database = slurm.database %}
 {% set config = dict(database.config, DbdHost=pillar.cluster.master.id, DbdAddr=pillar.cluster.master.address) %}
+{% import_yaml "slurm/confined.yaml" as confinement %}
 
 include:
   - slurm.config
@@ -56,6 +58,8 @@ slurmdbd comes back by itself:
     - source: salt://slurm/files/restart.conf
     - makedirs: true
     - mode: '0644'
+
+{{ confined("slurmdbd", "slurmdbd is running", confinement.daemon) }}
 
 slurmdbd is running:
   service.running:

@@ -1,5 +1,12 @@
 # SSH for people: their keys are those in the pillar, beside what they have in their own ~/.ssh/authorized_keys.
 {% from "sshd/map.jinja" import sshd %}
+{% set switch = {true: "yes", false: "no"} %}
+{#- Who administers the machine, as far as files tell, and has a key. -#}
+{% set with_key = [] %}
+{% for name in ["root"] + salt["group.info"]("sudo").get("members", []) %}
+{%   set keys = salt["user.info"](name).get("home", "") ~ "/.ssh/authorized_keys" %}
+{%   if salt["file.file_exists"](keys) and salt["file.stats"](keys).size %}{% do with_key.append(name) %}{% endif %}
+{% endfor %}
 {% set guarded = "worker" in pillar.roles and "master" not in pillar.roles and sshd.worker.only_with_a_job %}
 
 SSH server is installed:
@@ -44,9 +51,17 @@ SSH server asks Slurm who may come in:
 
 SSH server is configured:
   file.managed:
-    - name: /etc/ssh/sshd_config.d/qhub.conf
+    # sshd takes the first value: before the files that a cloud's image brings.
+    - name: /etc/ssh/sshd_config.d/10-qhub.conf
     - contents:
       - '# Written by Salt (formulas/sshd).'
+      {% if with_key %}
+      - PasswordAuthentication {{ switch[sshd.passwords] }}
+      - KbdInteractiveAuthentication {{ switch[sshd.keyboard_interactive] }}
+      {% else %}
+      - '# Passwords are as the machine has them: neither root nor a member of the group sudo has a key.'
+      {% endif %}
+      - X11Forwarding {{ switch[sshd.x11_forwarding] }}
       - AuthorizedKeysCommand /usr/local/libexec/qhub-people-keys %u
       - AuthorizedKeysCommandUser nobody
       {% if guarded %}
@@ -58,6 +73,12 @@ SSH server is configured:
       - pkg: SSH server is installed
       - file: Program that finds a person's keys is installed
 
+SSH server has no configuration of the previous name:
+  file.absent:
+    - name: /etc/ssh/sshd_config.d/qhub.conf
+    - require:
+      - file: SSH server is configured
+
 SSH server is running:
   service.running:
     - name: {{ sshd.service }}
@@ -65,3 +86,4 @@ SSH server is running:
     - reload: true
     - watch:
       - file: SSH server is configured
+      - file: SSH server has no configuration of the previous name

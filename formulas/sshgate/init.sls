@@ -68,15 +68,17 @@ SSH gateway's configuration directory exists:
     - name: /etc/sshgate
     - mode: '0755'
 
-# What people are told to compare, and a line for their known_hosts.
+# What people are told to compare, and a line for their known_hosts. The gateway's user reads the key: in a directory of
+# its own it could put a link to a file of root's.
+{% set read = "runuser -u sshgate -- cat /var/lib/sshgate/ssh_host_ed25519_key.pub" %}
 SSH gateway's fingerprint is shown:
   cmd.run:
     - name: >-
-        ssh-keygen -lf /var/lib/sshgate/ssh_host_ed25519_key.pub > /etc/sshgate/fingerprint
-        && sed 's/^/[{{ pillar.cluster.public_name }}]:8022 /' /var/lib/sshgate/ssh_host_ed25519_key.pub > /etc/sshgate/known_hosts
+        {{ read }} | ssh-keygen -lf - > /etc/sshgate/fingerprint
+        && {{ read }} | sed 's/^/[{{ pillar.cluster.public_name }}]:8022 /' > /etc/sshgate/known_hosts
     - unless: >-
-        test "$(cat /etc/sshgate/fingerprint)" = "$(ssh-keygen -lf /var/lib/sshgate/ssh_host_ed25519_key.pub)"
-        && grep -qxF "[{{ pillar.cluster.public_name }}]:8022 $(cat /var/lib/sshgate/ssh_host_ed25519_key.pub)" /etc/sshgate/known_hosts
+        test "$(cat /etc/sshgate/fingerprint)" = "$({{ read }} | ssh-keygen -lf -)"
+        && grep -qxF "[{{ pillar.cluster.public_name }}]:8022 $({{ read }})" /etc/sshgate/known_hosts
     - require:
       - cmd: SSH gateway has a host key
       - file: SSH gateway's configuration directory exists

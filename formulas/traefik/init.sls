@@ -97,7 +97,7 @@ Program that checks routes is installed:
     "middlewares": {
       "default-headers": {"headers": {
         "stsSeconds": traefik.hsts, "contentTypeNosniff": true, "customFrameOptionsValue": "SAMEORIGIN",
-        "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": ""},
+        "referrerPolicy": "same-origin", "customResponseHeaders": {"Server": "", "X-Powered-By": "", "X-JupyterHub-Version": ""},
         "customRequestHeaders": other_headers,
       }},
       "people-servers": {"headers": {"customResponseHeaders": origin_headers}},

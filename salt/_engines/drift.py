@@ -24,7 +24,7 @@ __opts__: dict
 
 log = logging.getLogger(__name__)
 
-METRICS = Path("/var/lib/prometheus/node-exporter/qhub_salt.prom")
+METRICS = Path("/var/lib/qhub-metrics/qhub_salt.prom")
 TICK = 15  # seconds between two looks at the bus's lag and at whose keys are accepted
 LOOK = 600  # seconds after which the pillar is asked anew who is a member
 MOST_STATES, LONGEST_NAME = 50, 200  # what is kept of one run

@@ -33,6 +33,8 @@ KEYCLOAK = "http://127.0.0.1:8080/auth"
 #: Where conda-store listens there (formulas/conda_store).
 CONDA_STORE = "http://127.0.0.1:5000/conda-store"
 ID_RANGE = {"min": 10000, "max": 60000}
+#: Users and groups of the master itself: people's are elsewhere (formulas/people).
+SYSTEM_NAMES = (Path("/etc/passwd"), Path("/etc/group"))
 #: What an error of these kinds is in cannot be compared with the rest.
 MISSHAPEN = {"type", "required", "format"}
 #: A value is not shown where a key above it has one of these words.
@@ -473,8 +475,18 @@ def id_problems(parts):
         if not low <= value <= high:
             yield path, value, f"{low} to {high} (cluster.ids)"
     yield from twice(declared, "id")
+    system = system_names(low, high) if declared else set()
+    for section in ("users", "groups"):
+        for name in sorted(parts.names(section) & system):
+            yield (section, name), name, "another name: a user or group of the system has this one"
     for name in sorted(parts.names("users") & parts.names("groups")):
         yield ("groups", name), name, "another name: the user has a group of this name already"
+
+
+def system_names(low, high):
+    """Return the names of this machine's own users and groups, but for those with an id from ``low`` to ``high``."""
+    rows = [line.split(":") for path in SYSTEM_NAMES if path.is_file() for line in path.read_text().splitlines()]
+    return {row[0] for row in rows if len(row) > 2 and row[2].isdigit() and not low <= int(row[2]) <= high}
 
 
 def account_problems(parts):

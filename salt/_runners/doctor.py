@@ -58,7 +58,7 @@ def examine(only=None):
         }
         for check in made
     ]
-    healthy = all(check["state"] in (engine.OK, engine.ABSENT) for check in checks)
+    healthy = all(check["state"] in (engine.OK, engine.WARNED, engine.ABSENT) for check in checks)
     return {
         "cluster": pillar.get("cluster", {}).get("name", ""),
         "healthy": healthy,

@@ -22,6 +22,8 @@ if [ -n "$mirror" ]; then
         echo "install.sh: $mirror holds no mirror (no debs/Packages): make one with salt/bootstrap/mirror.py" >&2
         exit 1
     fi
+    "$here/root_only.sh" "$mirror"
+    # Finds a copy that is damaged or incomplete. Whoever may write to the mirror can change the sums as well.
     (cd "$mirror" && sha256sum --quiet --check SHA256SUMS)
     echo "deb [trusted=yes] file:$mirror/debs ./" >/etc/apt/sources.list.d/qhub-mirror.list
 fi

@@ -15,8 +15,8 @@
 # The answers are written to /etc/qhub/pillar/cluster.sls once; later that file is what counts.
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")" && pwd)
-checkout=$(cd "$here/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd -P)
+checkout=$(cd "$here/../.." && pwd -P)
 site=/etc/qhub/pillar
 generated=/var/lib/qhub
 ready=$generated/ready # once its states were applied as a whole
@@ -39,6 +39,11 @@ while [ $# -gt 0 ]; do
 done
 [ "$(id -u)" = 0 ] || fail "run me as root"
 [ "$(ps -p 1 -o comm=)" = systemd ] || fail "this machine is not run by systemd"
+"$here/root_only.sh" "$checkout" || fail "nothing was changed"
+if [ -n "$mirror" ]; then
+    [ -d "$mirror" ] || fail "--mirror: $mirror is no directory"
+    "$here/root_only.sh" "$mirror" || fail "nothing was changed"
+fi
 if [ -n "$repository" ]; then
     [ -r "$password" ] || fail "--restore needs --password-file, a file that can be read"
     [ -z "$environment" ] || [ -r "$environment" ] || fail "--environment-file: $environment cannot be read"
@@ -130,3 +135,8 @@ cat <<TEXT
    Keep a copy of /etc/qhub/backup/password away from this machine, with where backups go (backup.repository): without them
    no backup can be read.
 TEXT
+if sshd -T 2>/dev/null | grep -qx 'passwordauthentication yes'; then
+    echo
+    echo "   Port 22 of this machine takes passwords, as neither root nor a member of the group sudo has an SSH key. Put yours"
+    echo "   into ~/.ssh/authorized_keys, and: salt-call state.apply sshd"
+fi

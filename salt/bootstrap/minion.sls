@@ -6,7 +6,9 @@ include:
   - salt.minion
 
 {% set bootstrap = "/var/lib/qhub/bootstrap" %}
-{% for name, mode in {"install.sh": "0755", "environment.sh": "0755", "requirements.lock": "0644"}.items() %}
+{% for name, mode in {
+  "install.sh": "0755", "environment.sh": "0755", "root_only.sh": "0755", "requirements.lock": "0644",
+}.items() %}
 Bootstrap's {{ name }} is here:
   file.managed:
     - name: {{ bootstrap }}/{{ name }}

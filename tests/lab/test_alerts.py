@@ -21,7 +21,7 @@ from tests.lab.harness import settings
 from tests.lab.prometheus import ask, firing
 
 FORMULAS = ["prometheus", "alertmanager", "exporters", "slurm_exporter"]
-METRICS = "/var/lib/prometheus/node-exporter"
+METRICS = "/var/lib/qhub-metrics"
 
 
 class Receiver:

@@ -37,7 +37,7 @@ def backups(lab, master):
 
 def forget(master):
     """Let there be no backup, and none have been."""
-    known = ("/var/lib/qhub-backup/repository", "/var/lib/prometheus/node-exporter/qhub_backup.prom")
+    known = ("/var/lib/qhub-backup/repository", "/var/lib/qhub-metrics/qhub_backup.prom")
     master.run(["rm", "-rf", REPOSITORY, *known])
 
 
@@ -52,7 +52,7 @@ def snapshots(master, tag="qhub-cluster"):
 
 
 def metrics(master):
-    text = master.read("/var/lib/prometheus/node-exporter/qhub_backup.prom")
+    text = master.read("/var/lib/qhub-metrics/qhub_backup.prom")
     return {name: float(value) for name, value in re.findall(r"^qhub_backup_(\w+) (\S+)$", text, re.M)}
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.conftest import parse
 from tests.lab.harness.shell import wait_for
 
-METRICS = "/var/lib/prometheus/node-exporter/qhub_salt.prom"
+METRICS = "/var/lib/qhub-metrics/qhub_salt.prom"
 #: Of the first and of the last states of a worker.
 EARLY, LATE = "/etc/salt/minion", "/etc/default/prometheus-node-exporter"
 PYTHON = "/opt/qhub/salt/bin/python"

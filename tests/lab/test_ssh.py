@@ -581,7 +581,7 @@ def test_strangers_are_few(client, strangers, ada):
     assert client.ssh("ada", "true").returncode == 0, "others are free to come"
 
 
-def test_failures_slow_down_and_then_shut_out_their_address(client, gate, ada):
+def test_failures_slow_down_and_then_shut_out_the_name_at_that_address(client, gate, ada):
     address, taken = client.another_address(), []
     for _ in range(LIMITS["most_failures"]):
         begun = time.monotonic()
@@ -593,6 +593,7 @@ def test_failures_slow_down_and_then_shut_out_their_address(client, gate, ada):
     assert client.ssh("marie", "true", options=address).returncode == 255, "the right token comes too late"
     assert gate.metrics()['sshgate_refused_total{reason="failures"}'] >= 1
     assert client.ssh("marie", "true", options=client.another_address()).returncode == 0
+    assert client.ssh("ada", "true", options=address).returncode == 0, "others at the address are not affected"
 
 
 def test_the_log_knows_the_clients_address_and_no_token(client, gate, ada, lab):

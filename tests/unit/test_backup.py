@@ -1,6 +1,10 @@
 """What qhub-backup makes of what restic says, of its settings and of its own metrics."""
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +62,31 @@ def test_only_what_is_missing_is_brought_back(program, tmp_path):
 
 def test_a_name_is_a_pattern_for_itself(program):
     assert program.as_pattern("a*b?[c]") == r"a\*b\?\[c]"
+
+
+def asked_of(program, path, content=b""):
+    return subprocess.run([sys.executable, "-I", "-c", program, path], input=content, capture_output=True, check=False)
+
+
+def test_a_database_of_a_service_is_read_and_written(program, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "live")) as live:
+        live.execute("CREATE TABLE clusters AS SELECT 7 AS id")
+        live.commit()
+        read = asked_of(program.READ_SQLITE, tmp_path / "live")
+    assert asked_of(program.WRITE_SQLITE, tmp_path / "restored", read.stdout).returncode == 0
+    assert (tmp_path / "restored").stat().st_mode & 0o777 == 0o600
+    with contextlib.closing(sqlite3.connect(tmp_path / "restored")) as restored:
+        assert restored.execute("SELECT id FROM clusters").fetchall() == [(7,)]
+
+
+def test_a_link_in_the_place_of_a_database_is_refused_and_not_followed(program, tmp_path):
+    (tmp_path / "secret").write_text("root's")
+    for link in ("database", "database.part"):
+        (tmp_path / link).symlink_to("secret")
+    refused = asked_of(program.READ_SQLITE, tmp_path / "database")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert b"symbolic links" in refused.stderr
+    assert asked_of(program.WRITE_SQLITE, tmp_path / "database", b"new").returncode == 0
+    assert (tmp_path / "secret").read_text() == "root's"
+    assert not (tmp_path / "database").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database", "secret"]

@@ -268,6 +268,20 @@ def test_a_minion_that_claims_another_role_is_refused(compilers):
     assert "users" not in liar.state.opts["pillar"]
 
 
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_people_cannot_have_a_name_that_a_formula_gives_to_a_service(compilers, role):
+    schema = yaml.safe_load((ROOT / "salt/schema/pillar.yaml").read_text())
+    taken = set(schema["$defs"]["unix_name"]["not"]["enum"])
+    names = {
+        chunk.get("name", chunk["__id__"])
+        for each, sls in cases()
+        if each == role
+        for chunk in compiled(compilers(role, "minimal"), sls)[0]
+        if (chunk["state"], chunk["fun"]) in (("user", "present"), ("group", "present"))
+    }
+    assert sorted(names - taken) == []
+
+
 # The shape of a formula
 
 FORMULAS = sorted(path for path in (ROOT / "formulas").iterdir() if path.is_dir())

@@ -3,6 +3,7 @@
 import datetime
 import http.server
 import json
+import struct
 import subprocess
 import threading
 import time
@@ -74,6 +75,15 @@ def test_what_is_not_there_is_no_fault():
 
     found = examined(("a", absent, {"needs": ()}), ("b", works, {"needs": ("a",)}))
     assert [outcome.state for outcome in found.values()] == ["absent", "absent"]
+
+
+def test_a_warning_leaves_the_cluster_healthy_and_holds_up_no_other_check():
+    def warns(site):
+        raise engine.Warned("works, but")
+
+    found = examined(("first", warns, {"needs": ()}), ("second", works, {"needs": ("first",)}))
+    assert found["first"][:3] == (engine.WARNED, ("works, but",), "do")
+    assert found["second"].state == engine.OK
 
 
 def test_a_check_leaves_out_the_nodes_that_earlier_ones_blame():
@@ -172,16 +182,19 @@ def test_the_page_says_what_is_wrong_and_what_to_do():
          "advice": "start it", "because": ""},
         {"group": "Slurm", "name": "jobs", "state": "ok", "says": ["ran"], "advice": "", "because": ""},
         {"group": "Stores", "name": "builder", "state": "not checked", "says": [], "advice": "", "because": "redis"},
+        {"group": "Stores", "name": "exports", "state": "warning", "says": ["old"], "advice": "move it", "because": ""},
         {"group": "Monitoring", "name": "alerts", "state": "absent", "says": [], "advice": "", "because": ""},
     ]  # fmt: skip
     colors = {**COLORLESS, "RED": "<", "ENDC": ">"}
     page = shown.page({"cluster": "lab", "healthy": False, "seconds": 3.2, "checks": checks}, colors)
     assert page.splitlines() == [
-        "Cluster lab: 1 of 3 checks failed (3.2 s)",
+        "Cluster lab: 1 of 4 checks failed, 1 with a warning (3.2 s)",
         "Stores       redis          <FAILED  >refused",
         "                                    twice",
         "                                    -> start it",
         "             builder        -       >not checked, as redis failed",
+        "             exports        warning >old",
+        "                                    -> move it",
         "Slurm        jobs           ok      >ran",
     ]
 
@@ -292,6 +305,30 @@ def test_a_file_system_is_told_once():
     full = [{"device": 7, "free": 0, "size": 2**20, "free_inodes": 9, "inodes": 9}, None]
     lines, _ = fault(nodes.space, site(w1={"space": {"/var": full, "/var/lib": full}}))
     assert lines == ["w1: /var: 0 MiB of 1 are free"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "found"),
+    [
+        ({"/": 1, "/var": 1, "/home": 1, "/opt/qhub/shared": 2}, {"/home": "/"}),
+        ({"/": 1, "/var/lib/postgresql": 2, "/home": 3, "/opt/qhub/shared": 2},
+         {"/opt/qhub/shared": "/var/lib/postgresql"}),
+        ({"/": 1, "/home": 2, "/opt/qhub/shared": 2}, {}),
+        ({"/": 1, "/home": 2}, {}),
+    ],
+)  # fmt: skip
+def test_an_export_on_the_file_system_of_private_directories_is_found(devices, found):
+    assert stores.beside_private(["/home", "/opt/qhub/shared"], devices.get) == found
+
+
+def test_an_nfs_server_that_exports_the_root_file_system_is_a_warning(monkeypatch):
+    monkeypatch.setattr(stores, "exchange", lambda *_: bytes(4) + struct.pack(">6I", 1, 1, 0, 0, 0, 0))
+    here = Site({**PILLAR, "nfs": {"exports": {"home": {"path": "/"}, "shared": None}}}, [], MEMBERS, frozenset(),
+                [ROOT / "formulas"])  # fmt: skip
+    with pytest.raises(engine.Warned) as raised:
+        stores.nfs(here)
+    assert raised.value.lines == ["/ is on the file system of /"]
+    assert "docs/security.md" in raised.value.advice
 
 
 def test_a_shared_directory_that_is_not_shared():

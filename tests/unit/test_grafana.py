@@ -63,6 +63,7 @@ def test_grafana_is_for_this_machine_and_those_who_sign_in(settings):
         ("analytics", "check_for_updates"),
         ("analytics", "check_for_plugin_updates"),
         ("news", "news_feed_enabled"),
+        ("public_dashboards", "enabled"),
         ("snapshots", "enabled"),
     ):
         assert not settings.getboolean(section, key), key
@@ -87,7 +88,7 @@ def test_secrets_are_files_that_only_the_service_has(settings, states):
 
 @pytest.mark.parametrize(
     ("roles", "role"),
-    [("admin", "Admin"), ("developer", "Editor"), ("viewer", "Viewer"), ("viewer admin", "Admin"), ("", False)],
+    [("admin", "Admin"), ("developer", "Viewer"), ("viewer", "Viewer"), ("viewer admin", "Admin"), ("", False)],
 )
 def test_a_role_of_the_realm_is_one_of_grafanas(settings, roles, role):
     assert (

@@ -181,6 +181,20 @@ def test_a_node_is_switched_off_where_it_is_said_how(site, power, line):
     assert site.refusal("w2") == "", "that is nothing to workers"
 
 
+def test_a_name_of_the_systems_own_is_nobody_elses(monkeypatch, tmp_path, site):
+    passwd, group = tmp_path / "passwd", tmp_path / "group"
+    passwd.write_text("debian:x:1000:1000::/home/debian:/bin/bash\nbob:x:20002:20002::/home/bob:/bin/bash\n")
+    group.write_text("physics:x:998:\n")
+    monkeypatch.setattr(qhub, "SYSTEM_NAMES", (passwd, group))
+    schema = qhub.load_schema([ROOT / "salt", ROOT / "formulas"])
+    users = changed(USERS, "users.debian", {"uid": 20005})
+    allowed = "another name: a user or group of the system has this one"
+    assert qhub.problems({**cluster(), **NODES, **PARTITIONS, **users}, schema) == [
+        f"users.debian: 'debian' is not allowed: {allowed}",
+        f"groups.physics: 'physics' is not allowed: {allowed}",
+    ], "bob has the id of one of the people"
+
+
 def test_the_same_pillar_without_a_mistake_is_accepted(site):
     site.write(cluster=cluster(), nodes=NODES, partitions=PARTITIONS, users=USERS)
     assert site.refusal() == site.refusal("w1") == ""

@@ -1,5 +1,6 @@
 """Who may come in through the SSH gateway: what is decided without a network."""
 
+import contextlib
 import ipaddress
 import types
 
@@ -146,29 +147,45 @@ def test_what_is_remembered_is_bounded():
     assert (failures.count(0), failures.count(door.MOST_REMEMBERED)) == (0, 1)
 
 
-def test_strangers_are_counted_by_address_and_in_all():
+def test_connections_that_have_not_signed_in_are_limited_by_address():
     limits = door.Door(LIMITS, Clock())
-    with limits.entered("a"):
-        assert limits.refusal("a") is None
-        with limits.entered("a"):
-            assert limits.refusal("a") == "unauthenticated_per_address"
-            assert limits.refusal("b") is None
-            with limits.entered("b"), limits.entered("c"):
-                assert limits.refusal("d") == "unauthenticated"
-    assert limits.refusal("a") is None
-    assert not limits.waiting, "nobody is remembered who has left"
+    with limits.entered("a", print):
+        assert not limits.is_crowded("a")
+        with limits.entered("a", str):
+            assert limits.is_crowded("a")
+            assert not limits.is_crowded("b")
+    assert not limits.is_crowded("a")
+    assert not limits.waiting, "addresses without a connection are forgotten"
 
 
-def test_who_fails_too_often_is_shut_out_for_a_while():
+def test_the_address_with_most_connections_makes_room_for_one_more():
+    limits, closed = door.Door(LIMITS, Clock()), []
+    with contextlib.ExitStack() as inside:
+
+        def enter(source, name):
+            inside.enter_context(limits.entered(source, lambda: closed.append(name)))
+
+        for source, name in (("a", "a1"), ("b", "b1"), ("b", "b2"), ("c", "c1")):
+            enter(source, name)
+        assert (limits.unauthenticated(), closed) == (LIMITS.unauthenticated, [])
+        enter("d", "d1")
+        assert (limits.unauthenticated(), closed) == (LIMITS.unauthenticated, ["b1"])
+        enter("e", "e1")
+        assert closed == ["b1", "a1"]
+    assert limits.unauthenticated() == 0
+
+
+def test_a_name_that_fails_too_often_from_an_address_is_shut_out_there_for_a_while():
     clock = Clock()
     limits = door.Door(LIMITS, clock)
     for _ in range(LIMITS.most_failures):
-        assert limits.refusal("a") is None
-        limits.by_address.add("a")
-    assert limits.refusal("a") == "failures"
-    assert limits.refusal("b") is None
+        assert not limits.is_shut("a", "ada")
+        limits.failures.add(("a", "ada"))
+    assert limits.is_shut("a", "ada")
+    assert not limits.is_shut("a", "marie"), "others at that address are not affected"
+    assert not limits.is_shut("b", "ada"), "nor is the name at another address"
     clock.now += LIMITS.forget_failures
-    assert limits.refusal("a") is None
+    assert not limits.is_shut("a", "ada")
 
 
 def test_metrics_are_text_for_prometheus():

@@ -38,7 +38,12 @@ c.JupyterHub.cookie_secret = hashlib.sha256(secret("cookie_secret").encode()).di
 c.CryptKeeper.keys = [hashlib.sha256(secret("crypt_key").encode()).digest()]
 c.JupyterHub.template_paths = [str(here / "templates"), str(Path(qhub_hub.__file__).with_name("templates"))]
 c.JupyterHub.template_vars = {"announcement": settings["announcement"]}
-c.JupyterHub.tornado_settings = {"headers": {"Content-Security-Policy": "frame-ancestors 'none'"}}
+# Days that a sign-in lasts, for the Hub and in the browser: as a session of the realm at most (_modules/qhub_realm.py).
+c.JupyterHub.cookie_max_age_days = 1
+c.JupyterHub.tornado_settings = {
+    "headers": {"Content-Security-Policy": "frame-ancestors 'none'"},
+    "cookie_options": {"secure": True, "expires_days": c.JupyterHub.cookie_max_age_days},
+}
 
 # Servers outlive the Hub.
 c.JupyterHub.cleanup_servers = False

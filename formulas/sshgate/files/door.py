@@ -14,7 +14,7 @@ USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")  # never an option, nor what sudo r
 TOKEN = re.compile(r"[A-Za-z0-9_.-]{6,256}")  # nothing that would end a header of HTTP
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-MOST_REMEMBERED = 20000  # addresses, and names, whose failed logins are kept in mind
+MOST_REMEMBERED = 20000  # pairs of address and name whose failed logins are counted
 
 
 def plain(text):
@@ -77,7 +77,7 @@ def resident_bytes():
 
 
 class Failures:
-    """Failed logins by address or by name: each one more doubles the wait, and time without one forgets them."""
+    """Failed logins, by address and name: each one more doubles the wait, and time without one forgets them."""
 
     def __init__(self, first, most, forget, clock=time.monotonic):
         self.first, self.most, self.forget, self.clock = first, most, forget, clock
@@ -111,33 +111,46 @@ def network(address):
 
 
 class Door:
-    """Limits on those who have not signed in yet."""
+    """Limits on connections that have not signed in yet."""
 
     def __init__(self, limits, clock=time.monotonic):
         self.limits = limits
-        pause = (limits.first_delay, limits.longest_delay, limits.forget_failures, clock)
-        self.by_address, self.by_name = Failures(*pause), Failures(*pause)
-        self.waiting = collections.Counter()
+        # By address and name together: an address may be shared by a whole campus, and anybody can type any name.
+        self.failures = Failures(limits.first_delay, limits.longest_delay, limits.forget_failures, clock)
+        self.waiting = {}  # address -> functions that close its connections, the oldest first
 
-    def refusal(self, source):
-        """Return why ``source`` may not come in, or ``None``."""
-        if self.by_address.count(source) >= self.limits.most_failures:
-            return "failures"
-        if sum(self.waiting.values()) >= self.limits.unauthenticated:
-            return "unauthenticated"
-        if self.waiting[source] >= self.limits.unauthenticated_per_address:
-            return "unauthenticated_per_address"
-        return None
+    def is_shut(self, source, name):
+        """Tell whether ``name`` may no longer sign in from the address ``source``."""
+        return self.failures.count((source, name)) >= self.limits.most_failures
+
+    def is_crowded(self, source):
+        """Tell whether the address ``source`` has as many connections as one may have."""
+        return len(self.waiting.get(source, ())) >= self.limits.unauthenticated_per_address
+
+    def unauthenticated(self):
+        """Return how many connections there are."""
+        return sum(map(len, self.waiting.values()))
 
     @contextlib.contextmanager
-    def entered(self, source):
-        """While in here, ``source`` counts as one who has not signed in."""
-        self.waiting[source] += 1
+    def entered(self, source, close):
+        """
+        Count a connection of the address ``source`` while in here.
+
+        If there are too many in all, the address that has most loses its oldest one: whoever signs in takes a moment,
+        and does not have to wait for those who never do.
+
+        close
+            Called to close this connection.
+        """
+        if self.unauthenticated() >= self.limits.unauthenticated:
+            max(self.waiting.values(), key=len).pop(0)()
+        self.waiting.setdefault(source, []).append(close)
         try:
             yield
         finally:
-            self.waiting[source] -= 1
-            self.waiting += collections.Counter()  # drops the zeros
+            if close in self.waiting.get(source, ()):
+                self.waiting[source].remove(close)
+            self.waiting = {address: each for address, each in self.waiting.items() if each}
 
 
 # Where a client comes from

@@ -104,12 +104,19 @@ class Gate(asyncssh.SSHServer):
         return True
 
     async def validate_password(self, username, password):
-        door, metrics, source = self.gateway.door, self.gateway.metrics, network(self.address)
+        door, metrics = self.gateway.door, self.gateway.metrics
         name = username if USER.fullmatch(username) else None
         who = {"client": self.client, "address": self.address, "user": name}
-        await asyncio.sleep(door.by_address.delay(source))
+        person = name if name and self.known(name) else None
+        pair = (network(self.address), person)
+        if door.is_shut(*pair):
+            say("login", **who, result="shut")
+            metrics.count("sshgate_refused_total", reason="failures")
+            text = "sshgate: too many failed logins with this name from your address; try again later"
+            raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, text)
+        await asyncio.sleep(door.failures.delay(pair))
         try:
-            known = name and self.known(name) and await self.gateway.hub.model(name, password)
+            known = person and await self.gateway.hub.model(person, password)
         except HubDown as error:
             say("login", **who, result="hub", error=str(error))
             metrics.count("sshgate_logins_total", result="hub")
@@ -128,9 +135,8 @@ class Gate(asyncssh.SSHServer):
             self.spawn(self.recheck())
             return True
         self.failures += 1
-        door.by_address.add(source)
-        door.by_name.add(name)
-        await asyncio.sleep(max(door.by_name.delay(name), door.by_address.delay(source)))
+        door.failures.add(pair)
+        await asyncio.sleep(door.failures.delay(pair))
         if self.failures >= ATTEMPTS:
             raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many failures")
         return False
@@ -217,7 +223,7 @@ class Gateway:
         self.metrics.gauge("sshgate_sessions", lambda: sum(self.busy.values()))
         self.metrics.gauge("sshgate_users", lambda: len(self.busy))
         self.metrics.gauge("sshgate_connections", lambda: len(self.gates))
-        self.metrics.gauge("sshgate_unauthenticated", lambda: sum(self.door.waiting.values()))
+        self.metrics.gauge("sshgate_unauthenticated", self.door.unauthenticated)
         self.metrics.gauge("process_resident_memory_bytes", resident_bytes)
         self.options = None
 
@@ -283,19 +289,23 @@ class Gateway:
     async def serve(self, sender, peer):
         """Take one connection until its client has signed in; then it lives by itself."""
         handed_over = False
+        task: Any = asyncio.current_task()
         try:
             sender.setblocking(False)
             address = await asyncio.wait_for(self.client_address(sender, peer), 5)
             source = network(address)
-            if reason := self.door.refusal(source):
-                self.metrics.count("sshgate_refused_total", reason=reason)
+            if self.door.is_crowded(source):
+                self.metrics.count("sshgate_refused_total", reason="unauthenticated_per_address")
                 return
             self.clients += 1
             self.expected[peer] = (self.clients, address)
             sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             handed_over = True
-            with self.door.entered(source):
+            with self.door.entered(source, task.cancel):
                 await asyncssh.run_server(sender, options=self.options)
+        except asyncio.CancelledError:
+            self.metrics.count("sshgate_refused_total", reason="unauthenticated")
+            raise
         except (OSError, ValueError, asyncssh.Error, asyncio.TimeoutError) as error:  # noqa: UP041
             if not handed_over:
                 say("refused", error=str(error))

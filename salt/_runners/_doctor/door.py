@@ -84,7 +84,7 @@ def realm(site):
 def hub(site):
     """Behind / is the Hub, which lets people sign in."""
     answer = fetch(f"https://{site.public_name}/", expect=(302,))
-    if "X-JupyterHub-Version" not in answer.headers:
+    if not answer.headers.get("Location", "").startswith(f"https://{site.public_name}/hub/"):
         raise Fault(f"https://{site.public_name}/: another service's answer: {words(answer.text)}")
     return sign_in(site, "/hub/oauth_login")
 

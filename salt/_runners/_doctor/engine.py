@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from typing import NamedTuple
 
 #: How a check ends.
-OK, FAILED, UNCHECKED, ABSENT = "ok", "failed", "not checked", "absent"
+OK, WARNED, FAILED, UNCHECKED, ABSENT = "ok", "warning", "failed", "not checked", "absent"
 
 
 class Fault(Exception):
@@ -28,6 +28,10 @@ class Fault(Exception):
         self.lines, self.nodes, self.advice = list(lines), frozenset(nodes), advice
 
 
+class Warned(Fault):
+    """What a check found that works and should be changed: shown with the advice, and the cluster counts as healthy."""
+
+
 class Absent(Exception):
     """The site does not have what the check is about."""
 
@@ -39,7 +43,7 @@ class Check(NamedTuple):
     group, name
         What it is shown as.
     function
-        Takes the site, returns what there is in a few words; raises :class:`Fault` or :class:`Absent`.
+        Takes the site, returns what there is in a few words; raises :class:`Fault`, :class:`Warned` or :class:`Absent`.
     advice
         A command to type when it fails.
     needs
@@ -126,6 +130,8 @@ def made(check, site):
         outcome = Outcome(OK, (check.function(site),))
     except Absent:
         outcome = Outcome(ABSENT)
+    except Warned as found:
+        outcome = Outcome(WARNED, tuple(found.lines), found.advice or check.advice)
     except Fault as fault:
         outcome = Outcome(FAILED, tuple(fault.lines), fault.advice or check.advice, nodes=fault.nodes)
     except Exception as error:  # whatever it is, the other checks go on

@@ -4,9 +4,13 @@ Checks of the databases, the queue and the file server.
 
 import os
 import struct
+from pathlib import Path
 
 from .ask import command, exchange
-from .engine import Absent, Fault
+from .engine import Absent, Fault, Warned
+
+#: Directories of the master that hold what only root and services may read.
+PRIVATE = ("/", "/var", "/var/backups", "/var/lib", "/var/lib/mysql", "/var/lib/postgresql", "/var/lib/qhub")
 
 
 def mariadb(site):
@@ -41,7 +45,7 @@ def redis(site):
 
 
 def nfs(site):
-    """The NFS server answers, and no file that a client wrote is a setuid program or a device on the master."""
+    """The NFS server answers, exports no private file system, and lets no setuid file of a client take effect here."""
     settings = site.settings("nfs")
     if not settings["server"]["implementation"]:
         raise Absent
@@ -57,7 +61,24 @@ def nfs(site):
     # Accepted, and done.
     if len(answer) < 28 or struct.unpack(">3I", answer[4:16]) != (1, 1, 0) or answer[24:28] != bytes(4):
         raise Fault(f"{address}:2049: {answer.hex() or 'it hung up'}")
+    if private := beside_private(directories, lambda path: Path(path).stat().st_dev if Path(path).exists() else None):
+        raise Warned(
+            *(f"{path} is on the file system of {other}" for path, other in private.items()),
+            advice="move it to a separate file system: docs/security.md, Exported directories",
+        )
     return ", ".join(directories)
+
+
+def beside_private(paths, device):
+    """
+    Return ``{path: private directory}`` of those of ``paths`` that share a file system with a private directory.
+
+    device
+        Takes a path; returns the number of its file system, ``None`` if there is no such path.
+    """
+    devices = {device(path): path for path in reversed(PRIVATE)}
+    devices.pop(None, None)
+    return {path: devices[device(path)] for path in paths if device(path) in devices}
 
 
 def without_setuid(directory):
