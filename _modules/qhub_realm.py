@@ -43,6 +43,9 @@ CLIENTS = {
 ADMIN_CLI = {"clientId": "admin-cli", "directAccessGrantsEnabled": False}
 #: The roles of every person.
 DEFAULT_ROLES = {"realm": ["uma_authorization"], "client": {"account": ["manage-account", "view-profile"]}}
+#: Seconds that a client's access tokens last, if not the realm's. Grafana asks Keycloak again when its token has ended: so
+#: long a person who was locked or removed stays in.
+LIFESPANS = {"grafana": {"access.token.lifespan": "60"}}
 ACCOUNTS, DIRECTORIES = "accounts", "directories"
 OTP_ROLE = "otp-required"
 #: vendor: (attribute of the user name, of the entry's name, of the stable id, object classes)
@@ -183,7 +186,11 @@ def client(name, pillar):
         "baseUrl": f"{root}{home}",
         "redirectUris": [f"{root}{callback}"],
         "webOrigins": ["+"],
-        "attributes": {"pkce.code.challenge.method": "S256", "post.logout.redirect.uris": f"{root}/*"},
+        "attributes": {
+            "pkce.code.challenge.method": "S256",
+            "post.logout.redirect.uris": f"{root}/*",
+            **LIFESPANS.get(name, {}),
+        },
         "protocolMappers": [
             {
                 "name": "groups",

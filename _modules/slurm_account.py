@@ -56,7 +56,14 @@ __pillar__: dict
 __salt__: dict
 
 OWNER = "managed by salt"
-LEAVING = f"{OWNER}, leaving"  # no new jobs; removed when the last one has ended
+# The comment of an association that takes no new jobs, by whether this module owns it: its person is locked, or it is
+# removed when its last job has ended.
+BLOCKED = {True: f"{OWNER}, blocked", False: "blocked by salt"}
+BLOCKED_BEFORE = f"{OWNER}, leaving"  # how earlier versions marked an association that leaves
+# Limits of an association that takes no new jobs. Both kinds, as a limit of the same kind in a QOS counts instead.
+NO_NEW_JOBS = {"grp_submit_jobs": 0, "max_submit_jobs": 0}
+# Limits of a locked person's association: jobs that wait go on waiting as well.
+LOCKED = {**NO_NEW_JOBS, "grp_jobs": 0, "max_jobs": 0}
 ROOT = "root"
 CHUNK = 1000  # names in one command
 FEW = 8  # so many different changes are not worth a load
@@ -429,7 +436,7 @@ TABLES = {
 STRUCTURE = {
     "account": {"user_defaults"},
     "association": {"partitions", "any_partition"},
-    "user": {"accounts", *ASSOCIATION},
+    "user": {"accounts", "locked", *ASSOCIATION},
 }
 SETTINGS = {  # slurm_accounting
     "defaults": {},  # limits of every user's association
@@ -647,10 +654,18 @@ def _user(name, value, layers, tree, report):
         wckey = own.get("default_wckey")
         if wckey and wckey not in own.get("wckeys", [wckey]):
             report.refuse(":default_wckey", wckey, "one of the user's wckeys")
+        if value.get("locked"):  # a job that still runs could lift the limits with these rights
+            own.update({field: USER[field].empty() for field in ("admin_level", "coordinator_of") if field in own})
         tree["user"][name] = own
     elif (own or limits) and report.strict:
         report.refuse("", value, "a user of Slurm: that needs at least one account")
     return None
+
+
+def locks(declaration):
+    """Return whether each declared user is locked, ``{user: True or False}``; pure."""
+    users = declaration.get("users") or {}
+    return {name: isinstance(entry, dict) and bool(entry.get("locked")) for name, entry in users.items()}
 
 
 def _partitions(path, entry, report):
@@ -734,14 +749,14 @@ class Live(NamedTuple):
 
     tree: dict
     owned: frozenset = frozenset()  # {(kind, key)}
-    leaving: frozenset = frozenset()  # associations that are blocked until their jobs end
+    blocked: frozenset = frozenset()  # associations that are marked as taking no new jobs
     tres: frozenset = frozenset()  # names of TRES
     elsewhere: frozenset = frozenset()  # users with associations in other clusters
     ids: dict = {}  # association id -> key
 
 
 class Change(NamedTuple):
-    """One object to ``add``, ``modify``, ``remove`` or ``block``, with the fields that change."""
+    """One object to ``add``, ``modify``, ``remove``, ``block`` or ``unblock``, with the fields that change."""
 
     action: str
     kind: str
@@ -807,30 +822,50 @@ def _parent(name, live, wanted):
     return declared or live.tree["account"].get(name, {}).get("parent") or ROOT
 
 
-def difference(live, wanted, purge="none", absent=None):
+def difference(live, wanted, purge="none", absent=None, locked=None):
     """
     Return the list of :class:`Change` that turns what is live into what is wanted; pure.
 
     Only declared fields are compared. ``purge`` (``none``, ``owned``, ``all``) decides what of the undeclared
     is removed, of the kinds that are declared at all; ``absent``, ``{kind: {key, ...}}``, is removed in any
-    case.
+    case. ``locked``, ``{user: True or False}``, blocks all associations of a user, also those that are not
+    declared, or unblocks them.
     """
-    changes = []
+    changes, locked = [], locked or {}
     for kind, objects in wanted.items():
         for key, entry in objects.items():
             old = live.tree[kind].get(key)
+            shut = kind == "association" and locked.get(key[0])
+            target = {field: value for field, value in entry.items() if field not in LOCKED} if shut else entry
             if old is None:
-                changes.append(Change("add", kind, key, {}, entry))
+                changes.append(Change("add", kind, key, {}, target))
                 continue
-            # What was blocked and is wanted again gets its limit back, and its mark.
-            back = kind == "association" and key in live.leaving
-            target = {"max_submit_jobs": None, **entry} if back else entry
+            # An association that was blocked and is wanted again gets its limits back, and loses the mark.
+            back = kind == "association" and not shut and key in live.blocked
+            if back:
+                target = {**{field: None for field in LOCKED if old[field] == 0}, **entry}
             changed = [field for field, value in target.items() if value != old[field]]
             if changed or back:
-                changes.append(
-                    Change("modify", kind, key, {f: old[f] for f in changed}, {f: target[f] for f in changed})
-                )
-    return changes + _removals(live, wanted, purge, absent or {})
+                action = "unblock" if back else "modify"
+                changes.append(Change(action, kind, key, {f: old[f] for f in changed}, {f: target[f] for f in changed}))
+    removals = _removals(live, wanted, purge, absent or {})
+    return changes + removals + _locks(live, wanted, locked, {c.key for c in removals if c.kind == "association"})
+
+
+def _locks(live, wanted, locked, gone):
+    """Return the changes that block and unblock associations for the sake of ``locked``, but for those in ``gone``."""
+    keys = {*live.tree["association"], *wanted.get("association", ())} - gone
+    changes = []
+    for key in sorted(key for key in keys if key[0] in locked):
+        old = live.tree["association"].get(key, {})
+        by_hand = key not in wanted.get("association", ()) and ("association", key) not in live.owned
+        if locked[key[0]]:
+            if key not in live.blocked or any(old[field] != value for field, value in LOCKED.items()):
+                changes.append(Change("block", "association", key, {f: old.get(f) for f in LOCKED}, dict(LOCKED)))
+        elif by_hand and key in live.blocked:
+            shut = [field for field in LOCKED if old[field] == 0]
+            changes.append(Change("unblock", "association", key, dict.fromkeys(shut, 0), dict.fromkeys(shut)))
+    return changes
 
 
 def _removals(live, wanted, purge, absent):
@@ -918,9 +953,9 @@ def hold(changes, busy, live):
         elif change.kind == "association":
             told = _label("association", change.key)
             notes.append(f"{told} takes no new jobs and goes when its {busy[change.key]} job(s) have ended")
-            if change.key not in live.leaving:
-                old = {"max_submit_jobs": live.tree["association"][change.key]["max_submit_jobs"]}
-                result.append(Change("block", "association", change.key, old, {"max_submit_jobs": 0}))
+            if change.key not in live.blocked:
+                old = {field: live.tree["association"][change.key][field] for field in NO_NEW_JOBS}
+                result.append(Change("block", "association", change.key, old, dict(NO_NEW_JOBS)))
     return result, notes
 
 
@@ -935,7 +970,7 @@ def report(changes):
     """Return ``{object: {field: {old:, new:}}}``; ``present`` tells of objects that come and go; pure."""
     told = {}
     for change in changes:
-        entry = told[_label(change.kind, change.key)] = {}
+        entry = told.setdefault(_label(change.kind, change.key), {})
         if change.action in ("add", "remove"):
             entry["present"] = {"old": change.action == "remove", "new": change.action == "add"}
         for field, value in change.new.items():
@@ -962,7 +997,8 @@ def commands(changes, live, wanted, cluster):
     changed, apart = _apart(of["modify", "association"], live)
     load = _load_file(of, apart, live, wanted, cluster)
     then = [*_accounts(of, live, wanted, cluster), *_users(of, live, cluster)]
-    for options, clauses in _grouped(changed + of["block", "association"], of["add", "association"], live):
+    changed += of["block", "association"] + of["unblock", "association"]
+    for options, clauses in _grouped(changed, of["add", "association"], live):
         then += [f"modify user where {where} cluster={cluster} set {words}" for where in clauses for words in options]
     then += _deletions(of, live, wanted, cluster)
     steps = [
@@ -1045,7 +1081,6 @@ def _apart(changes, live):
         change
         for change, *others in alike.values()
         if not others
-        and change.key not in live.leaving
         and all(ASSOCIATION[f].normalise in plain and v is not None for f, v in change.new.items())
         and "min_prio_threshold" not in change.new  # load overlooks it
     ]
@@ -1064,10 +1099,11 @@ def _grouped(changes, added, live):
     alike = defaultdict(set)
     for change in changes:
         options = _options("association", change)
+        owned = ("association", change.key) in live.owned or change.key not in live.tree["association"]
         if change.action == "block":
-            options = (f"{options[0]} comment='{LEAVING}'",)
-        elif change.key in live.leaving:
-            options = (*options[:-1], f"{options[-1]} comment='{OWNER}'")
+            options = (f"{options[0]} comment='{BLOCKED[owned]}'",)
+        elif change.action == "unblock":
+            options = (*options[:-1], f"{options[-1]} comment='{OWNER if owned else ''}'".lstrip())
         alike[options, change.key[2]].add(change.key)
     accounts_of = _accounts_of([*live.tree["association"], *(change.key for change in added)])
     return [(options, _where(keys, partition, accounts_of)) for (options, partition), keys in alike.items()]
@@ -1339,7 +1375,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
     columns = ["id", "cluster", "account", "user", "partition", "lineage", "comment"]
     rows = _show("assoc wopl wopi withrawqos", [*columns, *(ASSOCIATION[name].option for name in table)], timeout)
     tree = {kind: {} for kind in TABLES}
-    owned, leaving, ids = set(), set(), {}
+    owned, blocked, ids = set(), set(), {}
     for number, where, account, user, partition, lineage, comment, *values in rows:
         if where != cluster:
             continue
@@ -1351,8 +1387,8 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
             tree[kind][key]["parent"] = ([ROOT] + [part for part in lineage.split("/") if part])[-2]
         if comment.startswith(OWNER):
             owned.add((kind, key))
-        if comment == LEAVING:
-            leaving.add(key)
+        if comment in (*BLOCKED.values(), BLOCKED_BEFORE):
+            blocked.add(key)
     if not tree["cluster"]:
         tree["account"][ROOT] = {name: field.empty() for name, field in ASSOCIATION.items()}
     for name, *values in _show("account", ["account", "description", "organization", "flags"], timeout):
@@ -1380,7 +1416,7 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
                 owned.add(("reservation", key))
     tres = {f"{kind}/{name}" if name else kind for kind, name in _show("tres", ["type", "name"], timeout)}
     elsewhere = frozenset(row[3] for row in rows if row[1] != cluster and row[3])
-    return Live(tree, frozenset(owned), frozenset(leaving), frozenset(tres), elsewhere, ids)
+    return Live(tree, frozenset(owned), frozenset(blocked), frozenset(tres), elsewhere, ids)
 
 
 def _read_users(tree, cluster, timeout, default_wckeys):
@@ -1453,6 +1489,7 @@ class _Plan:
         declared = {part: __pillar__.get(part) for part in parts} if pillar else {}
         declared.update({part: value for part, value in inline.items() if value is not None})
         self.wanted, self.settings = normalise(declared, strict=not pillar)
+        self.locked = locks(declared)
         self.wanted["cluster"] = {cluster: {}}
         self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
         self.cluster, self.error, self.notes, self.jobs = cluster, None, [], []
@@ -1487,7 +1524,7 @@ class _Plan:
                 self.absent.pop("reservation", None)
 
     def difference(self):
-        return difference(self.live, self.wanted, self.settings["purge"], self.absent)
+        return difference(self.live, self.wanted, self.settings["purge"], self.absent, self.locked)
 
     def _coordinators(self):
         names = {*self.live.tree["account"], *self.wanted.get("account", ())}

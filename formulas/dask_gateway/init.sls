@@ -3,7 +3,8 @@
 {% from "dask_gateway/map.jinja" import dask_gateway %}
 {% from "traefik/macros.jinja" import routes, inside %}
 {% from "artifacts/macros.jinja" import environment %}
-{% set settings = {"inside_url": "https://" ~ inside} %}
+{% set public = "https://" ~ pillar.cluster.public_name %}
+{% set settings = {"inside_url": "https://" ~ inside, "public_url": public} %}
 {% do settings.update(dask_gateway) %}
 
 include:
@@ -38,7 +39,7 @@ Dask-Gateway's secrets are root's:
     - mode: '0700'
     - require:
       - file: Dask-Gateway's configuration directory exists
-{% for name in ("database_key", "proxy_token") %}
+{% for name in ("database_key", "proxy_token", "hub_token") %}
 Dask-Gateway's {{ name }} is in place:
   file.managed:
     - name: /etc/dask-gateway/secrets/{{ name }}
@@ -81,6 +82,21 @@ The Hub lets people to Dask-Gateway:
     - mode: '0644'
     - require:
       - file: Directory conf.d of the site is here
+      - file: The Hub has Dask-Gateway's token
+    - watch_in:
+      - service: JupyterHub is running
+
+The Hub has Dask-Gateway's token:
+  file.managed:
+    - name: /etc/systemd/system/jupyterhub.service.d/dask-gateway.conf
+    - contents: |
+        # Written by Salt (formulas/dask_gateway).
+        [Service]
+        LoadCredential=dask_gateway_token:/etc/dask-gateway/secrets/hub_token
+    - makedirs: true
+    - mode: '0644'
+    - require:
+      - file: Dask-Gateway's hub_token is in place
     - watch_in:
       - service: JupyterHub is running
 
@@ -103,6 +119,7 @@ Dask-Gateway's proxy is running:
       - file: Dask-Gateway's settings are in place
       - file: Dask-Gateway's additions are in place
       - file: Dask-Gateway's database_key is in place
+      - file: Dask-Gateway's hub_token is in place
     - watch:
       - cmd: Dask-Gateway is here
       - file: Dask-Gateway's proxy_token is in place
@@ -122,14 +139,28 @@ Dask-Gateway is running:
       - file: Dask-Gateway's additions are in place
       - file: Dask-Gateway's database_key is in place
       - file: Dask-Gateway's proxy_token is in place
+      - file: Dask-Gateway's hub_token is in place
       - file: Unit dask-gateway is in place
       - file: Services' way to it is installed
 
+{# Dashboards are behind the proxy, everything else is the gateway's own: no path leads to a dashboard past its owner. #}
 {{ routes("dask-gateway", {
   "http": {
-    "routers": {"dask-gateway": {"rule": "PathPrefix(`/gateway/`)", "entryPoints": ["websecure"], "service": "dask-gateway",
-                                 "middlewares": ["people-servers"]}},
-    "services": {"dask-gateway": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8011"}]}}},
+    "routers": {
+      "dask-gateway": {"rule": "PathPrefix(`/gateway/api/`) || Path(`/gateway/dashboards/signed-in`)", "entryPoints": ["websecure"],
+                       "service": "dask-gateway", "middlewares": ["dask-gateway-path"]},
+      "dask-gateway-dashboards": {"rule": "PathPrefix(`/gateway/clusters/`)", "entryPoints": ["websecure"], "service": "dask-gateway-dashboards",
+                                  "middlewares": ["dask-gateway-owner", "dask-gateway-anonymous", "people-servers"]},
+    },
+    "middlewares": {
+      "dask-gateway-path": {"stripPrefix": {"prefixes": ["/gateway"]}},
+      "dask-gateway-owner": {"forwardAuth": {"address": "http://127.0.0.1:8010/dashboards/allowed"}},
+      "dask-gateway-anonymous": {"headers": {"customRequestHeaders": {"Cookie": "", "Authorization": ""}}},
+    },
+    "services": {
+      "dask-gateway": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8010"}]}},
+      "dask-gateway-dashboards": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8011"}]}},
+    },
   },
   "tcp": {
     "routers": {"dask-gateway": {

@@ -4,7 +4,7 @@
 include:
   - people
 
-{% for name in ("passwd", "group", "shadow") %}
+{% for name in ("passwd", "group", "shadow", "uids") %}
 List of {{ name }} entries is rendered:
   file.managed:
     - name: /var/lib/qhub/files/generated/{{ name }}

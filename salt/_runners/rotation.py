@@ -25,7 +25,10 @@ __salt__: dict
 #: class -> the pillar's secrets in it, and the states that put them to use on the master and on the workers.
 CLASSES = {
     # First: the gateway is stopped until its states, and they are not to wait for Keycloak's.
-    "dask": {"secrets": ["dask_gateway_database_key", "dask_gateway_proxy_token"], "master": ["dask_gateway"]},
+    "dask": {
+        "secrets": ["dask_gateway_database_key", "dask_gateway_proxy_token", "dask_gateway_hub_token"],
+        "master": ["dask_gateway"],
+    },
     "database": {"secrets": ["keycloak_database_password"], "master": ["keycloak"]},
     "keycloak": {"secrets": ["keycloak_salt_secret"], "master": ["keycloak.realm"]},
     "clients": {
@@ -265,11 +268,11 @@ def _files(*texts):
         yield [str(path) for path in paths]
 
 
-def _revoke(token):
-    """Take a token out of the Hub's database: those of its configuration stay there when they leave that."""
-    script = "DELETE FROM api_tokens USING services WHERE service_id = services.id AND name = 'prometheus' AND prefix ="
+def _revoke_of(service):
+    """Return a function that takes a service's token out of the Hub's database, where it stays otherwise."""
+    script = f"DELETE FROM api_tokens USING services WHERE service_id = services.id AND name = '{service}' AND prefix ="  # noqa: S608
     words = ["runuser", "-u", "postgres", "--", "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "jupyterhub"]
-    _run(*words, input=f"{script} '{token[:4]}'")
+    return lambda token: _run(*words, input=f"{script} '{token[:4]}'")
 
 
 def _rekey_dask(old, new):
@@ -363,7 +366,7 @@ SEALS = {
     "dask_gateway_database_key": _rekey_dask,
 }
 #: secret -> what withdraws that of before once the new one works.
-WITHDRAWS = {"jupyterhub_metrics_token": _revoke}
+WITHDRAWS = {"jupyterhub_metrics_token": _revoke_of("prometheus"), "dask_gateway_hub_token": _revoke_of("dask-gateway")}
 #: secret -> whether it is taken where it is used. What only seals things is what the service was started with.
 TAKES = {
     "keycloak_database_password": _logs_in,
@@ -377,6 +380,7 @@ TAKES = {
     "jupyterhub_metrics_token": _lets_in(f"{HUB}/metrics"),
     "dask_gateway_database_key": _runs_with("dask-gateway", "database_key"),
     "dask_gateway_proxy_token": _lets_in(f"{DASK}/api/v1/routes", "token"),
+    "dask_gateway_hub_token": _lets_in(f"{HUB}/api/user", "token"),
     "conda_store_token_key": _runs_with("conda-store-server", "token_key"),
     "conda_store_salt_token": _authenticates,
     "backup_password": _opens_repository,

@@ -34,9 +34,10 @@ GENERATE = {
         "jupyterhub_cookie_secret": password,
         "jupyterhub_crypt_key": password,
         "jupyterhub_metrics_token": password,
-        # Dask-Gateway's own: what the keys of clusters are sealed with, and how its proxy knows it.
+        # Dask-Gateway's own: what the keys of clusters are sealed with, and how its proxy and the Hub know it.
         "dask_gateway_database_key": password,
         "dask_gateway_proxy_token": password,
+        "dask_gateway_hub_token": password,
         # conda-store's own: what its tokens are signed with, and by which one Salt comes in.
         "conda_store_token_key": password,
         "conda_store_salt_token": password,

@@ -587,7 +587,9 @@ def test_what_has_jobs_is_blocked_then_removed(busy, module):
     )
     ret = module.state("managed", CLUSTER, accounts={"b": {}}, users={"bob": {"accounts": ["b"]}})
     assert ret["result"] is True and "user ada in a takes no new jobs" in ret["comment"], ret["comment"]
-    assert ret["changes"]["user ada in a"] == {"max_submit_jobs": {"old": None, "new": 0}}
+    assert ret["changes"]["user ada in a"] == {
+        field: {"old": None, "new": 0} for field in ("grp_submit_jobs", "max_submit_jobs")
+    }
     assert ret["changes"]["user ada in b"]["present"]["new"] is False
     with pytest.raises(Exception, match="QOS/limits|Submit"):
         busy.submit("ada", "-A", "a")
@@ -607,6 +609,36 @@ def test_what_has_jobs_is_blocked_then_removed(busy, module):
     assert ret["result"] is True and "cancelled" in ret["comment"], ret
     assert ret["changes"]["user ada"]["present"] == {"old": True, "new": False}
     assert set(parents(busy)) == {"root", "b"}
+
+
+def test_a_locked_user_submits_and_starts_nothing_and_the_running_job_goes_on(busy, module):
+    def declared(**entry):
+        # A limit of a QOS counts instead of the association's of the same kind.
+        qos = {"normal": {"max_submit_jobs_per_user": 100, "max_jobs_per_user": 100}}
+        return {"qos": qos, "accounts": {"a": {}}, "users": {"ada": {"accounts": {"a": {"max_jobs": 9}}, **entry}}}
+
+    def state(job):
+        return busy.node.run(["squeue", "-h", "-j", job, "-o", "%T %r"]).stdout.split()
+
+    busy.sacctmgr("add", "account", "byhand", "cluster=lab")
+    busy.sacctmgr("add", "user", "ada", "account=byhand", "cluster=lab", "maxjobs=7")
+    both(module, **declared())
+    running = until_true(lambda: busy.submit("ada", "-A", "a"))
+    waiting = busy.submit("ada", "-A", "a", "--hold")
+    until_true(lambda: state(running)[0] == "RUNNING")
+    both(module, **declared(locked=True))
+    for account in ("a", "byhand"):
+        with pytest.raises(Exception, match="QOS/limits|Submit"):
+            busy.submit("ada", "-A", account)
+    busy.node.run(["scontrol", "release", waiting])
+    until_true(lambda: "Limit" in state(waiting)[-1], timeout=90)
+    assert state(running)[0] == "RUNNING"
+    both(module, **declared())
+    until_true(lambda: state(waiting)[0] == "RUNNING", timeout=90)
+    assert busy.submit("ada", "-A", "byhand")
+    rows = busy.show("assoc", "user=ada", "format=account,maxjobs,maxsubmit,grpjobs,grpsubmit,comment")
+    assert sorted(rows) == [["a", "9", "", "", "", "managed by salt"], ["byhand", "", "", "", "", ""]]
+    busy.node.run(["scancel", "--user=ada"])
 
 
 def test_the_cluster_may_come_from_either_side(slurm, module):

@@ -37,6 +37,7 @@ found["keycloak_salt_secret"] = status(realm % "master", form=form)
 for name, url, kind in (
     ("jupyterhub_metrics_token", "http://127.0.0.1:8081/hub/metrics", "Bearer"),
     ("dask_gateway_proxy_token", "http://127.0.0.1:8010/api/v1/routes", "token"),
+    ("dask_gateway_hub_token", "http://127.0.0.1:8081/hub/api/user", "token"),
     ("conda_store_salt_token", "http://127.0.0.1:5000/conda-store/api/v1/permission/", "Bearer"),
 ):
     found[name] = status(url, {"Authorization": kind + " " + secrets[name]})

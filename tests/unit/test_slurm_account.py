@@ -69,8 +69,10 @@ def live_of(tree, owned=None):
 def made(live, changes):
     """What a database does with changes: the model that the functional tests hold against the real one."""
     tree = {kind: {key: dict(entry) for key, entry in objects.items()} for kind, objects in live.tree.items()}
-    owned = set(live.owned)
+    owned, blocked = set(live.owned), set(live.blocked)
     for change in changes:
+        if change.action in ("block", "unblock"):
+            (blocked.add if change.action == "block" else blocked.discard)(change.key)
         if change.action == "remove":
             del tree[change.kind][change.key]
             owned.discard((change.kind, change.key))
@@ -80,7 +82,7 @@ def made(live, changes):
             owned.add((change.kind, change.key))
         else:
             tree[change.kind][change.key].update(change.new)
-    return live._replace(tree=tree, owned=frozenset(owned))
+    return live._replace(tree=tree, owned=frozenset(owned), blocked=frozenset(blocked))
 
 
 def wanted_of(declaration):
@@ -104,6 +106,48 @@ def test_applying_the_difference_converges(before, after, purge):
     if purge != "none":
         assert set(then.tree["association"]) == set(wanted["association"])
         assert set(then.tree["account"]) == {sa.ROOT, *wanted["account"]}
+
+
+@given(declarations(), declarations(), st.sets(st.sampled_from(USERS)), st.sampled_from(["none", "owned", "all"]))
+@settings(deadline=None)
+def test_locked_users_start_nothing_and_unlocking_restores_all(before, after, locked, purge):
+    live, wanted = live_of(wanted_of(before)), wanted_of(after)
+    shut = made(
+        live, sa.difference(live, wanted, purge, locked=dict.fromkeys(USERS, False) | dict.fromkeys(locked, True))
+    )
+    assert sa.difference(shut, wanted, purge, locked=dict.fromkeys(locked, True)) == []
+    theirs = {key for key in shut.tree["association"] if key[0] in locked}
+    assert all(shut.tree["association"][key][field] == 0 for key in theirs for field in sa.LOCKED)
+    assert theirs == shut.blocked
+    free = made(shut, sa.difference(shut, wanted, purge, locked=dict.fromkeys(USERS, False)))
+    assert not free.blocked & set(wanted["association"])
+    for key, entry in wanted["association"].items():
+        assert entry.items() <= free.tree["association"][key].items()
+        lifted = sa.LOCKED.keys() - entry.keys() if key[0] in locked else ()
+        assert all(free.tree["association"][key][field] is None for field in lifted)
+
+
+def test_a_locked_user_has_no_rights_over_accounts():
+    rights = {"admin_level": "operator", "coordinator_of": ["a"]}
+    declaration = {"accounts": {"a": {}}, "users": {"ada": {"accounts": ["a"], "locked": True, **rights}}}
+    entry = wanted_of(declaration)["user"]["ada"]
+    assert (entry["admin_level"], entry["coordinator_of"]) == ("none", [])
+    assert sa.locks(declaration) == {"ada": True}
+
+
+def test_an_association_made_by_hand_is_blocked_too_and_stays_the_administrator_s():
+    key = ("u0", "b", "")
+    wanted = wanted_of(plenty(1))
+    live = live_of(wanted | {"association": wanted["association"] | {key: {}}})
+    live = live._replace(owned=live.owned - {("association", key)})
+    changes = [change for change in sa.difference(live, wanted, "owned", locked={"u0": True}) if change.key == key]
+    ((_, text),) = sa.commands(changes, live, wanted, "lab")
+    assert text.endswith("comment='blocked by salt'\n")
+    shut = made(live, changes)
+    (back,) = (change for change in sa.difference(shut, wanted, "owned", locked={"u0": False}) if change.key == key)
+    assert back.action == "unblock"
+    ((_, text),) = sa.commands([back], shut, wanted, "lab")
+    assert text.endswith(" comment=''\n")
 
 
 @given(declarations(), st.sampled_from(["none", "owned", "all"]))
@@ -326,7 +370,7 @@ def test_what_has_jobs_is_held_and_what_is_above_it():
 
 def test_a_blocked_association_that_is_wanted_again_is_unblocked():
     wanted = wanted_of(plenty(1))
-    live = live_of(wanted)._replace(leaving=frozenset({("u0", "a", "")}))
+    live = live_of(wanted)._replace(blocked=frozenset({("u0", "a", "")}))
     live.tree["association"]["u0", "a", ""]["max_submit_jobs"] = 0
     (change,) = sa.difference(live, wanted)
     assert (change.old, change.new) == ({"max_submit_jobs": 0}, {"max_submit_jobs": None})

@@ -1,8 +1,11 @@
 """Clusters whose scheduler and workers are Slurm jobs of the person, started through qhub-jobs (formulas/jobs)."""
 
+import asyncio
+import json
 import pwd
 import shlex
 import time
+from pathlib import Path
 
 from dask_gateway_server.backends.base import ClusterConfig, PublicException
 from dask_gateway_server.backends.db_base import DBBackendBase
@@ -14,6 +17,7 @@ from traitlets import Dict, Integer, Unicode
 from qhub_dask.options import bounds
 
 MIB = 1 << 20
+PEOPLE = Path("/etc/qhub/people.json")  # written by formulas/jobs: who may have jobs started
 # The keys come in the environment, as files need a directory that is there before the job is.
 SCRIPT = """\
 #!/bin/bash -l
@@ -50,6 +54,22 @@ class SlurmBackend(DBBackendBase):
     )
     settings = Dict(help="The settings of formulas/dask_gateway.").tag(config=True)
 
+    async def do_setup(self):
+        self.task_pool.spawn(self.end_others())
+
+    async def end_others(self):
+        """End the clusters of who may have none any more, being locked or removed."""
+        while True:
+            try:
+                people = json.loads(PEOPLE.read_text())["people"]
+            except (OSError, ValueError) as error:
+                self.log.warning("Who may have clusters is not known: %s", error)
+            else:
+                for cluster in [each for each in self.db.active_clusters() if each.username not in people]:
+                    self.log.info("%s may have no clusters any more", cluster.username)
+                    await self.stop_cluster(cluster.name, failed=True)
+            await asyncio.sleep(self.cluster_status_period)
+
     async def start_cluster(self, user, cluster_options):
         most = bounds(self.settings, unix_groups(user.name))["clusters"]
         mine = [each for each in self.db.active_clusters() if each.username == user.name]
@@ -80,7 +100,7 @@ class SlurmBackend(DBBackendBase):
         config, kind = cluster.config, role.lower()
         home = pwd.getpwnam(cluster.username).pw_dir
         options = {
-            "comment": f"Dask {kind} of {cluster.name}",
+            "comment": f"Dask {kind}",  # which everybody sees; who knows a cluster's name knows its address
             "account": config.account,
             "partition": config.partition,
             "qos": config.qos,
