@@ -234,7 +234,8 @@ OPTIONS = {
     "timeout": _count,  # seconds one build may take
     "keep_builds": _count,  # of an environment that does not say itself
 }
-NAME = re.compile(r"[A-Za-z0-9+_@$&?^~.=-]+")
+NAME = re.compile(r"[A-Za-z0-9+_@$&?^~=][A-Za-z0-9+_@$&?^~.=-]*")
+NAME_ALLOWED = "letters, digits and + _ @ $ & ? ^ ~ . = -, not beginning with . or -"
 
 
 class Declared(NamedTuple):
@@ -274,7 +275,7 @@ def declare(environments):
             path = f"environments:{name}"
             found["environments"][name] = take(path, ENVIRONMENT, entry)
             if not all(map(NAME.fullmatch, name.split("/"))) or name.count("/") != 1 or name.startswith(f"{LEDGER}/"):
-                errors.append(f"{path}: namespace/name, of letters, digits and + _ @ $ & ? ^ ~ . = -")
+                errors.append(f"{path}: namespace/name, each of {NAME_ALLOWED}")
             errors += [f"{path}: {allowed}" for allowed in _together(found["environments"][name])]
             found["namespaces"].setdefault(name.split("/")[0], {})
     namespaces = environments.get("namespaces") or {}
@@ -283,7 +284,7 @@ def declare(environments):
     for name, entry in namespaces.items():
         found["namespaces"][name] = take(f"environments:namespaces:{name}", NAMESPACE, entry)
         if not NAME.fullmatch(str(name)) or name == LEDGER:
-            errors.append(f"environments:namespaces:{name}: a name of letters, digits and + _ @ $ & ? ^ ~ . = -")
+            errors.append(f"environments:namespaces:{name}: a name of {NAME_ALLOWED}")
     settings = options.pop("settings")
     for kind, path in (("namespaces", "environments:namespaces"), ("environments", "environments")):
         for name, entry in found[kind].items():

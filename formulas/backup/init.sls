@@ -31,7 +31,7 @@
   "keep": backup.keep,
   "verify": backup.verify,
   "keep_free": backup.keep_free,
-  "exclude": backup.exclude + [conda_store.directory ~ "/packages"],
+  "exclude": backup.exclude + [conda_store.directory ~ "/caches"],
   "data": data if backup.data else [],
   "keys": ["/etc/qhub", "/var/lib/qhub", "/etc/salt/pki", "/root/.ssh", "/etc/ssh/ssh_host_*", "/etc/jupyterhub/conf.d",
            "/etc/jupyterhub/templates"] + traefik.certificate.files.values() | select | list,

@@ -4,7 +4,7 @@
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "redis/map.jinja" import redis %}
 {% from "prometheus/macros.jinja" import scrape %}
-{% from "postgresql/macros.jinja" import database %}
+{% from "postgresql/macros.jinja" import database, member %}
 {% from "artifacts/macros.jinja" import environment %}
 {% from "traefik/macros.jinja" import routes %}
 {% set public = "https://" ~ pillar.cluster.public_name %}
@@ -49,54 +49,67 @@ include:
 
 {{ environment("conda-store is here", "conda_store") }}
 
-conda-store's user exists:
+# The server has the secrets, the worker builds. Steps of a build run as users without names, one for each namespace
+# (files/lib/conda-build).
+{% for user, name in (("conda-store", "conda-store"), ("conda-worker", "conda-store's worker")) %}
+User {{ user }} exists:
   user.present:
-    - name: conda-store
+    - name: {{ user }}
     - system: true
     - usergroup: true
-    - home: /var/lib/conda-store
+    - home: /var/lib/{{ user }}
     - createhome: false
     - shell: /usr/sbin/nologin
-    - fullname: conda-store
+    - fullname: {{ name }}
+{% endfor %}
 
 {{ database("conda-store") }}
 
-# What conda wants to see of an installation of its own.
-{% for name in ("", "/root", "/root/conda-meta") %}
-conda-store's state{{ name }} is its own:
-  file.directory:
-    - name: /var/lib/conda-store{{ name }}
-    - user: conda-store
-    - group: conda-store
-    - mode: '0700'
-    - require:
-      - user: conda-store's user exists
-{% endfor %}
+{{ member("conda-worker", "conda-store") }}
 
+# What conda wants to see of an installation of its own.
 conda has a history:
   file.managed:
-    - name: /var/lib/conda-store/root/conda-meta/history
+    - name: /usr/local/lib/qhub-conda-store/root/conda-meta/history
     - replace: false
-    - user: conda-store
-    - group: conda-store
-    - mode: '0600'
-    - require:
-      - file: conda-store's state/root/conda-meta is its own
+    - makedirs: true
+    - mode: '0644'
 
-{% for name, mode in (("", "0755"), ("/store", "0755"), ("/environments", "0755"), ("/jupyter", "0755"), ("/packages", "0700"), ("/artifacts", "0700")) %}
-conda-store's directory{{ name }} is here:
+{% for name, user, group, mode in (
+    ("", "conda-worker", "conda-worker", "0755"),
+    ("/store", "conda-worker", "conda-worker", "0755"),
+    ("/environments", "conda-worker", "conda-worker", "0755"),
+    ("/jupyter", "conda-worker", "conda-worker", "0755"),
+    ("/artifacts", "conda-worker", "conda-store", "0750"),
+    ("/caches", "root", "root", "0755"),
+) %}
+Directory{{ name }} of conda-store is in place:
   file.directory:
     - name: {{ conda_store.directory }}{{ name }}
-    - user: conda-store
-    - group: conda-store
+    - user: {{ user }}
+    - group: {{ group }}
     - mode: '{{ mode }}'
     - makedirs: true
     - require:
-      - user: conda-store's user exists
+      - user: User conda-store exists
+      - user: User conda-worker exists
     - require_in:
-      - service: conda-store's server is running
-      - service: conda-store's worker is running
+      - cmd: Worker owns what it changes
 {% endfor %}
+
+# Builds of a time when server and worker were one user stay that user's: no build runs as conda-store, and none changes
+# them. Their package cache was everybody's, so that nothing of it is used.
+{% set of_the_server %}find {{ conda_store.directory }} \( -path '{{ conda_store.directory }}/store/*/*/*' -o -path {{ conda_store.directory }}/caches
+-o -path {{ conda_store.directory }}/packages \) -prune -o -user conda-store{% endset %}
+{% set of_the_server = of_the_server | replace("\n", " ") %}
+Worker owns what it changes:
+  cmd.run:
+    - name: {{ (of_the_server ~ " -exec chown --no-dereference conda-worker: {} +") | json }}
+    - onlyif: {{ (of_the_server ~ " -print -quit | grep -q .") | json }}
+
+Package cache that all namespaces shared is removed:
+  file.absent:
+    - name: {{ conda_store.directory }}/packages
 
 conda-store's secrets are root's:
   file.directory:
@@ -145,7 +158,7 @@ Its conda is configured:
     - name: /etc/conda-store/condarc
     - source: salt://conda_store/files/condarc.jinja
     - template: jinja
-    - context: {{ {"directory": conda_store.directory, "channels": settings.channels, "channel_alias": conda_store.channel_alias} | json }}
+    - context: {{ {"channels": settings.channels, "channel_alias": conda_store.channel_alias} | json }}
     - makedirs: true
     - mode: '0644'
 
@@ -158,7 +171,7 @@ conda-store's additions are in place:
     - clean: true
     - exclude_pat: '*__pycache__*'
 
-{% for name in ("conda", "conda-store") %}
+{% for name in ("conda", "conda-store", "conda-build") %}
 Program {{ name }} is in place:
   file.managed:
     - name: /usr/local/lib/qhub-conda-store/{{ name }}
@@ -184,18 +197,61 @@ Channels in directories are served:
       - file: Unit conda-store-channels.service is in place
 {% endif %}
 
-{% for kind, memory in (("server", conda_store.server_memory), ("worker", conda_store.worker_memory), ("retention", 512)) %}
+{% for kind in ("online", "offline") %}
+{%   for name, source in (("conda-build-" ~ kind ~ ".socket", "conda-build.socket"), ("conda-build-" ~ kind ~ "@.service", "conda-build@.service")) %}
+Unit {{ name }} is in place:
+  file.managed:
+    - name: /etc/systemd/system/{{ name }}
+    - source: salt://conda_store/files/{{ source }}.jinja
+    - template: jinja
+    - context: {{ {"kind": kind, "directory": conda_store.directory} | json }}
+    - mode: '0644'
+{%   endfor %}
+{% endfor %}
+
+Unit condabuild.slice is in place:
+  file.managed:
+    - name: /etc/systemd/system/condabuild.slice
+    - source: salt://conda_store/files/condabuild.slice.jinja
+    - template: jinja
+    - context: {{ {"memory": conda_store.worker_memory} | json }}
+    - mode: '0644'
+
+{% for kind, user, memory in (("server", "conda-store", conda_store.server_memory), ("worker", "conda-worker", none), ("retention", "conda-worker", 512)) %}
 Unit conda-store-{{ kind }}.service is in place:
   file.managed:
     - name: /etc/systemd/system/conda-store-{{ kind }}.service
     - source: salt://conda_store/files/conda-store.service.jinja
     - template: jinja
-    - context:
-        kind: {{ kind }}
-        memory: {{ memory }}
-        directory: {{ conda_store.directory }}
-        database: {{ postgresql.service }}
+    - context: {{ {"kind": kind, "user": user, "memory": memory, "directory": conda_store.directory, "database": postgresql.service} | json }}
     - mode: '0644'
+{% endfor %}
+
+# systemd reads its files again for a unit that Salt restarts, not for what a socket starts.
+systemd knows the units of builds:
+  cmd.run:
+    - name: systemctl daemon-reload
+    - onlyif: systemctl show --property=NeedDaemonReload --value conda-build-online.socket conda-build-offline.socket conda-build-online@0.service conda-build-offline@0.service condabuild.slice | grep -q yes
+    - require:
+      - file: Unit condabuild.slice is in place
+      {% for kind in ("online", "offline") %}
+      - file: Unit conda-build-{{ kind }}.socket is in place
+      - file: Unit conda-build-{{ kind }}@.service is in place
+      {% endfor %}
+
+{% for kind in ("online", "offline") %}
+Builds can be asked for {{ kind }}:
+  service.running:
+    - name: conda-build-{{ kind }}.socket
+    - enable: true
+    - require:
+      - cmd: systemd knows the units of builds
+      - file: Program conda-build is in place
+      - user: User conda-worker exists
+    - watch:
+      - file: Unit conda-build-{{ kind }}.socket is in place
+    - require_in:
+      - service: conda-store's worker is running
 {% endfor %}
 
 {% for kind in ("server", "worker") %}
@@ -208,7 +264,9 @@ conda-store's {{ kind }} is running:
       - service: Redis is running
       - file: conda has a history
       - file: Runtimes are told whom the system trusts
+      - cmd: Worker owns what it changes
       {% if kind == "worker" %}
+      - cmd: Role conda-worker has the rights of conda-store
       - service: conda-store's server is running
       {% endif %}
     - watch:

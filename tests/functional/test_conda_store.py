@@ -178,6 +178,38 @@ def test_a_developer_keeps_to_the_own_namespaces(machine):
     assert asked.status_code == 400, "no token for more than one may oneself"
 
 
+def test_packages_come_from_the_allowed_channels(machine):
+    site = machine.get("setting/")["conda_default_channels"]
+    machine.ask("PUT", "setting/chemistry/", {"conda_allowed_channels": site})
+    developer, elsewhere = machine.scoped(chemistry="developer"), "http://127.0.0.1:9/elsewhere"
+    package = {"name": "alpha", "version": "1", "manager": "conda", "platform": "linux-64", "dependencies": {}}
+    package |= {"url": f"{elsewhere}/linux-64/alpha-1-0.tar.bz2", "hash": {"md5": "0" * 32}, "category": "main"}
+    metadata = {"content_hash": {"linux-64": "0"}, "channels": [], "platforms": ["linux-64"], "sources": []}
+    lock = {"version": 1, "metadata": metadata, "package": [package | {"optional": False}]}
+    body = {"namespace": "chemistry", "specification": json.dumps(lock), "is_lockfile": True, "environment_name": "own"}
+    for answer in (
+        machine.submit("chemistry", "own", "python", channels=[elsewhere], token=developer, check=False),
+        machine.submit("chemistry", "own", "python", f"{elsewhere}::alpha", token=developer, check=False),
+        machine.ask("POST", "specification/", body, token=developer, check=False),
+    ):
+        assert answer.status_code == 400, answer.text
+        assert elsewhere in answer.text
+    assert machine.get("setting/")["conda_allowed_channels"] == [], "a namespace's settings are its own"
+    assert machine.ask("PUT", "setting/chemistry/", {}, token=developer, check=False).status_code == 403
+
+
+def test_each_namespace_builds_as_a_user_of_its_own(machine, analysis):
+    physics = machine.build("physics", "own", "python")
+    assert physics > analysis
+    files = [
+        machine.shell(f"stat -c %u {link(machine, *names)}/bin")
+        for names in (("global", "analysis"), ("physics", "own"))
+    ]
+    assert len(set(map(int, files))) == 2
+    assert min(map(int, files)) > 4_000_000_000
+    machine.ask("DELETE", "environment/physics/own/")
+
+
 def test_nobody_else_gets_in(machine):
     assert machine.ask("GET", "environment/", token="").json()["data"] == []
     assert machine.ask("POST", "token/", {}, token="", check=False).status_code == 400
@@ -288,3 +320,4 @@ def test_no_secret_was_seen(machine):
     assert "/etc/conda-store/secrets/salt_token" in readable("root")
     assert readable("www-data") == set()
     assert readable("conda-store") == set()
+    assert readable("conda-worker") == set()

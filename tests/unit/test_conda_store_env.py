@@ -319,8 +319,9 @@ def test_a_setting_below_is_set_above_even_if_it_looks_so_already():
 
 REFUSED = [
     ({"a": {"dependencies": []}}, "environments:a: one of force, keep_builds, purge"),
-    ({"a/b/c": {"dependencies": []}}, "environments:a/b/c: namespace/name, of letters"),
-    ({"a b/c": {"dependencies": []}}, "environments:a b/c: namespace/name, of letters"),
+    ({"a/b/c": {"dependencies": []}}, "environments:a/b/c: namespace/name, each of letters"),
+    *(({name: {"dependencies": []}}, f"environments:{name}: namespace/name, each of") for name in ("a/..", "a/-rf", "-a/b")),
+    ({"a b/c": {"dependencies": []}}, "environments:a b/c: namespace/name, each of letters"),
     ({"managed-by-salt/c": {"dependencies": []}}, "environments:managed-by-salt/c: namespace/name"),
     ({"a/b": []}, "environments:a/b: a mapping"),
     ({"a/b": {}}, "environments:a/b: needs dependencies, a lockfile or current_build"),

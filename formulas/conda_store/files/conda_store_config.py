@@ -5,9 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-import conda_lock.conda_lock
 from celery import signals
-from conda_lock.lookup import DEFAULT_MAPPING_URL
 from conda_store_server._internal.schema import BuildArtifactType
 from conda_store_server.storage import LocalStorage
 from qhub_conda import kernels
@@ -29,6 +27,7 @@ c.CondaStore.storage_class = LocalStorage
 c.LocalStorage.storage_path = f"{directory}/artifacts"
 c.CondaStore.default_namespace = shared
 c.CondaStore.default_permissions = "755"
+c.CondaStore.default_uid = c.CondaStore.default_gid = None  # the namespace's user, who builds
 c.CondaStore.build_artifacts = [BuildArtifactType[name] for name in settings["artifacts"]]
 
 # What environments are built from
@@ -41,11 +40,6 @@ c.CondaStore.conda_indexed_channels = []  # its own list of all that channels ha
 c.CondaStore.conda_included_packages = settings["included_packages"]
 c.CondaStore.conda_max_solve_time = settings["solve_timeout"]
 c.CondaStore.storage_threshold = settings["storage_threshold"] * 2**20
-# conda-lock wants to be told where other names of Python packages are listed, which conda-store does not know of.
-conda_lock.conda_lock.run_lock.__kwdefaults__ = {
-    **(conda_lock.conda_lock.run_lock.__kwdefaults__ or {}),
-    "mapping_url": DEFAULT_MAPPING_URL,
-}
 
 # The server, behind the front door
 c.CondaStoreServer.address = "127.0.0.1"

@@ -36,6 +36,8 @@ def publish(directory):
 def kernels(build, namespace, name):
     """Yield ``(kernel's name, (its directory in the build, its specification))`` of each kernel in a build."""
     for source in sorted(build.glob("share/jupyter/kernels/*")):
+        if source.resolve() != source or not all(map(is_plain, source.rglob("*"))):
+            continue  # the copy is published: no link to a file elsewhere, no pipe that blocks the worker
         try:
             found = json.loads((source / "kernel.json").read_text())
             program, *arguments = found["argv"]
@@ -51,6 +53,10 @@ def kernels(build, namespace, name):
             "env": {"CONDA_PREFIX": str(build), "PATH": f"{build}/bin:${{PATH}}", **found.get("env", {})},
         }
         yield f"{namespace}.{name}{suffix}", (source, found)
+
+
+def is_plain(path):
+    return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
 def write(place, source, specification):

@@ -1,8 +1,6 @@
 """Removing what nobody needs any more: builds, what failed ones left on the disk, packages in no environment."""
 
 import datetime
-import shutil
-import subprocess
 from pathlib import Path
 
 BUSY, DONE = {"QUEUED", "BUILDING"}, "COMPLETED"
@@ -36,9 +34,13 @@ def apply(conda_store, limits):
     """Remove what ``limits`` (the setting ``retention``) does not keep. The worker does the removing of builds."""
     from conda_store_server import api
 
+    from qhub_conda import builds as steps
+
     now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+    store = Path(conda_store.config.store_directory)
     # In this order: what has a directory was in the database before that.
-    directories = [path for path in Path(conda_store.config.store_directory).glob("*/*") if path.is_dir()]
+    directories = [path for path in store.glob("*/*") if path.is_dir()]
+    caches = {path.name for path in store.with_name("caches").iterdir()}
     with conda_store.session_factory() as db:
         builds = api.list_builds(db).all()
         by_environment = {}
@@ -50,8 +52,15 @@ def apply(conda_store, limits):
             for number in superfluous(listed, environment.current_build_id, limits, now):
                 print(f"removing build {number} of {environment.namespace.name}/{environment.name}", flush=True)
                 conda_store.delete_build(db, number)
+        namespaces = {namespace.name: namespace for namespace in api.list_namespaces(db)}
+        cached = [namespaces[name] for name in sorted(caches & set(namespaces))]
+        if limits["packages"] and not busy:
+            for namespace in cached:
+                with steps.of_namespace(namespace) as builder:
+                    builder.run("offline", "clean")
     for directory in set(directories) - needed:
         print(f"removing {directory}, which is of no build", flush=True)
-        shutil.rmtree(directory, ignore_errors=True)
-    if limits["packages"] and not busy:
-        subprocess.run(["conda", "clean", "--quiet", "--yes", "--packages", "--tarballs"], check=True, timeout=3600)
+        steps.remove(directory.relative_to(store.parent))
+    for name in caches - set(namespaces):
+        print(f"removing the package cache of {name}, which is no namespace", flush=True)
+        steps.remove(f"caches/{name}")

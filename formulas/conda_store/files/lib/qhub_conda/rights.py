@@ -2,8 +2,8 @@
 
 Role in the realm      in conda-store
 admin                  everything
-developer              everything in the namespace of the own name; in those of the own Slurm accounts, making
-                       environments, not removing them
+developer              everything but its settings in the namespace of the own name; in those of the own Slurm
+                       accounts, making environments, not removing them
 viewer                 looking at the environments of the own accounts
 everybody              looking at the shared namespace's
 """
@@ -102,6 +102,12 @@ class RealmAuthorization(auth.RBACAuthorizationBackend):
             "editor": self._editor_permissions | {auth_schema.Permissions.NAMESPACE_CREATE},
             "admin": self._admin_permissions,
         }
+
+    def get_entity_binding_permissions(self, entity):
+        """Only who administers all namespaces changes settings: those of a namespace replace the site's."""
+        settings = {auth_schema.Permissions.SETTING_UPDATE}
+        found = super().get_entity_binding_permissions(entity)
+        return {names: allowed if names == "*/*" else allowed - settings for names, allowed in found.items()}
 
     def is_subset_entity_permissions(self, entity, new_entity):
         if not entity.role_bindings:  # nobody: conda-store would make out a token to anyone
