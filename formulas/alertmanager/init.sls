@@ -1,5 +1,6 @@
 # Alertmanager.
 {% from "alertmanager/map.jinja" import alertmanager %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set mail, settings = alertmanager.mail, {} %}
 {% if mail.to and not (mail.from and mail.smarthost) %}
@@ -30,6 +31,7 @@
 }, alertmanager.config) %}
 
 include:
+  - firewall
   - prometheus
 
 # Before the package, which starts the server.
@@ -48,6 +50,8 @@ Alertmanager is told how to run:
             --storage.path=/var/lib/prometheus/alertmanager --log.level=warn
         Restart=always
         RestartSec=2
+        AmbientCapabilities=CAP_NET_BIND_SERVICE
+        CapabilityBoundingSet=CAP_NET_BIND_SERVICE
     - makedirs: true
     - mode: '0644'
 
@@ -87,5 +91,7 @@ Alertmanager has read its configuration:
       - service: Alertmanager is running
     - watch:
       - file: Alertmanager is configured
+
+{{ local("alertmanager", {9093: ["prometheus"]}) }}
 
 {{ scrape("alertmanager", {"static_configs": [{"targets": ["127.0.0.1:9093"]}]}) }}

@@ -28,6 +28,10 @@ MariaDB comes back by itself:
         [Service]
         Restart=always
         RestartSec=2
+        {%- if not config.get("skip-networking") %}
+        AmbientCapabilities=CAP_NET_BIND_SERVICE
+        CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+        {%- endif %}
     - makedirs: true
     - mode: '0644'
 

@@ -1,5 +1,5 @@
 {% from "nfs/map.jinja" import nfs %}
-{% from "firewall/macros.jinja" import allow %}
+{% from "firewall/macros.jinja" import allow, local %}
 {% set server = nfs.server %}
 {% set cluster = pillar.get("cluster", {}) %}
 {% set listen = server.listen or cluster.get("master", {}).get("address") %}
@@ -38,6 +38,7 @@ The {{ other }} NFS server is off:
 {% set kernel = server.implementation == "kernel" %}
 
 {{ allow("nfs", "cluster", tcp=[2049]) }}
+{{ local("nfs", {2049: []}) }}
 
 {% for name, export in exports.items() %}
 Directory of export {{ name }} exists:

@@ -55,6 +55,11 @@ PostgreSQL comes back by itself:
         [Service]
         Restart=always
         RestartSec=1
+        # From root, pg_ctlcluster would become this user without the right to listen on a low port.
+        User=postgres
+        Group=postgres
+        AmbientCapabilities=CAP_NET_BIND_SERVICE
+        CapabilityBoundingSet=CAP_NET_BIND_SERVICE
     - makedirs: true
     - mode: '0644'
 

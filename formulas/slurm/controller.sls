@@ -41,7 +41,7 @@ Slurm's completion log is rotated:
 slurmctld comes back by itself:
   file.managed:
     - name: /etc/systemd/system/slurmctld.service.d/qhub.conf
-    - source: salt://slurm/files/restart.conf
+    - source: salt://slurm/files/server.conf
     - makedirs: true
     - mode: '0644'
 

@@ -53,7 +53,7 @@ slurmdbd is installed:
 slurmdbd comes back by itself:
   file.managed:
     - name: /etc/systemd/system/slurmdbd.service.d/qhub.conf
-    - source: salt://slurm/files/restart.conf
+    - source: salt://slurm/files/server.conf
     - makedirs: true
     - mode: '0644'
 

@@ -46,6 +46,9 @@ extend:
   Firewall has no other openings:
     file:
       - clean: true
+  Firewall knows no other local ports:
+    file:
+      - clean: true
   Traefik has no other routes:
     file:
       - clean: true

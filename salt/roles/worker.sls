@@ -18,3 +18,6 @@ extend:
   Firewall has no other openings:
     file:
       - clean: true
+  Firewall knows no other local ports:
+    file:
+      - clean: true
