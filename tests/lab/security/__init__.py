@@ -1,0 +1,1 @@
+"""Attacks that people with an account try, and that fail."""
