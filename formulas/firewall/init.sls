@@ -102,14 +102,6 @@ Firewall is off:
       - service: Firewall is off
 {% endif %}
 
-# At the end, when the units of all services give them the right to listen on lower ports.
-Ports of services are not for people's programs:
-  sysctl.present:
-    - name: net.ipv4.ip_unprivileged_port_start
-    - value: {{ firewall.unprivileged_port_start }}
-    - config: /etc/sysctl.d/60-qhub.conf
-    - order: last
-
 # All of them are here: in a highstate (roles/) what no formula declares is removed.
 Firewall has no other openings:
   file.directory:

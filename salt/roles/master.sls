@@ -5,6 +5,7 @@ include:
   - salt.minion
   - base
   - firewall
+  - firewall.ports
   - names.server
   - names
   - people.source

@@ -3,6 +3,7 @@ include:
   - salt.minion
   - base
   - firewall
+  - firewall.ports
   - names
   - people
   - sshd
