@@ -1,6 +1,7 @@
 # Alertmanager.
 {% from "alertmanager/map.jinja" import alertmanager %}
 {% from "base/macros.jinja" import confined %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set mail, settings = alertmanager.mail, {} %}
 {% if mail.to and not (mail.from and mail.smarthost) %}
@@ -31,6 +32,7 @@
 }, alertmanager.config) %}
 
 include:
+  - firewall
   - prometheus
 
 # Before the package, which starts the server.
@@ -100,5 +102,7 @@ Alertmanager has read its configuration:
       - service: Alertmanager is running
     - watch:
       - file: Alertmanager is configured
+
+{{ local("alertmanager", {9093: ["prometheus"]}) }}
 
 {{ scrape("alertmanager", {"static_configs": [{"targets": ["127.0.0.1:9093"]}]}) }}

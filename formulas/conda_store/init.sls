@@ -3,6 +3,7 @@
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "redis/map.jinja" import redis %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/macros.jinja" import database, member %}
 {% from "artifacts/macros.jinja" import environment %}
@@ -42,6 +43,7 @@
 include:
   - artifacts
   - base
+  - firewall
   - postgresql
   - prometheus
   - redis
@@ -317,5 +319,7 @@ conda-store keeps what it has to and no more:
     "services": {"conda-store": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ port}]}}},
   },
 }) }}
+
+{{ local("conda-store", {port: ["traefik", "prometheus"], conda_store.channel_port: ["conda-store"]}) }}
 
 {{ scrape("conda-store", {"metrics_path": "/conda-store/metrics", "static_configs": [{"targets": ["127.0.0.1:" ~ port]}]}) }}

@@ -1,6 +1,7 @@
 # Dask-Gateway, on the master: the gateway and its proxy, on loopback, behind the front door, without rights of their own.
 # What they do in Slurm, qhub-jobs does as the person (formulas/jobs).
 {% from "dask_gateway/map.jinja" import dask_gateway %}
+{% from "firewall/macros.jinja" import local %}
 {% from "traefik/macros.jinja" import routes, inside %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set public = "https://" ~ pillar.cluster.public_name %}
@@ -9,6 +10,7 @@
 
 include:
   - artifacts
+  - firewall
   - jobs
   - jupyterhub
   - traefik
@@ -142,6 +144,8 @@ Dask-Gateway is running:
       - file: Dask-Gateway's hub_token is in place
       - file: Unit dask-gateway is in place
       - file: Services' way to it is installed
+
+{{ local("dask-gateway", {8010: ["dask", "traefik"], 8011: ["traefik"], 8012: ["traefik"], 8081: ["dask"]}) }}
 
 {# Dashboards are behind the proxy, everything else is the gateway's own: no path leads to a dashboard past its owner. #}
 {{ routes("dask-gateway", {

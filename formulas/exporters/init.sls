@@ -3,6 +3,7 @@
 {% from "redis/map.jinja" import redis %}
 {% from "slurm/map.jinja" import slurm %}
 {% from "base/macros.jinja" import confined %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set master, public_name = pillar.cluster.master, pillar.cluster.public_name %}
 {% set blackbox = exporters.blackbox %}
@@ -16,6 +17,7 @@
 } %}
 
 include:
+  - firewall
   - mariadb
   - postgresql
   - prometheus
@@ -79,6 +81,8 @@ Exporter of {{ name }} is running:
       {% if row.get("config") %}
       - file: Exporter of {{ name }} is configured
       {% endif %}
+
+{{ local(name ~ "-exporter", {settings.port: ["prometheus"]}) }}
 
 {{ scrape("prober" if name == "blackbox" else name, {"static_configs": [{"targets": ["127.0.0.1:" ~ settings.port]}]}) }}
 {% endfor %}

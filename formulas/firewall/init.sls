@@ -1,6 +1,6 @@
-# What may come in, on every node.
+# What may come in, and who may use services' local ports, on every node.
 {% from "firewall/map.jinja" import firewall %}
-{% from "firewall/macros.jinja" import allow %}
+{% from "firewall/macros.jinja" import allow, local %}
 {% set master = "master" in pillar.roles %}
 
 {% if firewall.enabled %}
@@ -21,6 +21,10 @@ Program that checks rules is installed:
 {{ allow("ssh", firewall.ssh, tcp=[22]) }}
 {% if master %}
 {{ allow("salt", "network", tcp=[4505, 4506]) }}
+{{ local("salt", {4505: [], 4506: []}) }}
+{% endif %}
+{% if firewall.local_users %}
+{{ local("site", firewall.local_users) }}
 {% endif %}
 
 {% set members = pillar.members.values() | map(attribute="address") | sort if master else [pillar.cluster.network] %}
@@ -40,6 +44,22 @@ Firewall knows the cluster:
     - require:
       - pkg: Firewall is installed
 
+Firewall knows local ports:
+  file.managed:
+    - name: /etc/nftables.d/qhub-local.nft
+    - source: salt://firewall/files/qhub-local.nft
+    - mode: '0644'
+    - check_cmd: nft --check --file
+    - tmp_ext: .nft
+    - require:
+      - file: Firewall knows the cluster
+
+Program that loads rules is installed:
+  file.managed:
+    - name: /usr/local/sbin/qhub-firewall
+    - source: salt://firewall/files/qhub-firewall
+    - mode: '0755'
+
 Firewall has a unit:
   file.managed:
     - name: /etc/systemd/system/qhub-firewall.service
@@ -54,16 +74,21 @@ Firewall is in force:
     - reload: true
     - require:
       - file: Firewall has a unit
+      - file: Program that loads rules is installed
     - watch:
       - file: Firewall knows the cluster
+      - file: Firewall knows local ports
       - file: Firewall has no other openings
 
-Firewall has not been taken away:
+# Rules that somebody else removed, and files that a failed run changed without loading them.
+Firewall has loaded its rules:
   cmd.run:
     - name: systemctl reload qhub-firewall.service
-    - unless: nft list chain inet qhub input
+    - unless: qhub-firewall loaded
+    - order: last
     - require:
       - service: Firewall is in force
+      - file: Firewall knows no other local ports
 {% else %}
 Firewall is off:
   service.dead:
@@ -71,8 +96,8 @@ Firewall is off:
     - enable: false
     - onlyif: test -e /etc/systemd/system/qhub-firewall.service
   cmd.run:
-    - name: nft delete table inet qhub
-    - onlyif: nft list table inet qhub
+    - name: echo 'table inet qhub; delete table inet qhub; table inet qhub_local; delete table inet qhub_local' | nft --file -
+    - onlyif: nft list tables | grep --quiet 'inet qhub'
     - require:
       - service: Firewall is off
 {% endif %}
@@ -84,3 +109,12 @@ Firewall has no other openings:
     - makedirs: true
     - clean: false
     - mode: '0755'
+
+# At the end, when every user exists that a formula names.
+Firewall knows no other local ports:
+  file.directory:
+    - name: /etc/nftables.d/qhub-local
+    - makedirs: true
+    - clean: false
+    - mode: '0755'
+    - order: last

@@ -1,6 +1,7 @@
 # Grafana, behind the front door. People are Keycloak's; what there is to see is in files, and Prometheus has the numbers.
 {% from "grafana/map.jinja" import grafana %}
 {% from "prometheus/map.jinja" import prometheus %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "postgresql/macros.jinja" import database %}
@@ -67,6 +68,7 @@
 include:
   - artifacts
   - base
+  - firewall
   - keycloak
   - postgresql
   - prometheus
@@ -194,6 +196,8 @@ Grafana is running:
       - file: Grafana is configured
       - file: Grafana has a unit
       - cmd: System trusts the certificates
+
+{{ local("grafana", {9090: ["grafana"], grafana.port: ["traefik", "prometheus"]}) }}
 
 {{ scrape("grafana", {"metrics_path": "/monitoring/metrics", "static_configs": [{"targets": ["127.0.0.1:" ~ grafana.port]}]}) }}
 

@@ -2,6 +2,7 @@
 # Slurm, qhub-jobs does as the person (formulas/jobs); what it wants of the front door, qhub-hub-routes checks.
 {% from "jupyterhub/map.jinja" import jupyterhub %}
 {% from "jupyterlab/map.jinja" import jupyterlab %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape, scrape_secret %}
 {% from "traefik/macros.jinja" import inside %}
 {% from "conda_store/map.jinja" import conda_store %}
@@ -27,6 +28,7 @@
 
 include:
   - artifacts
+  - firewall
   - jobs
   - jupyterlab
   - postgresql
@@ -172,6 +174,8 @@ JupyterHub is running:
       - file: JupyterHub's settings are in place
       - file: JupyterHub's additions are in place
       - file: JupyterHub's unit is in place
+
+{{ local("jupyterhub", {8081: ["jupyterhub", "traefik", "prometheus"], 8082: ["jupyterhub"]}) }}
 
 {{ scrape_secret("jupyterhub", "jupyterhub_metrics_token") }}
 

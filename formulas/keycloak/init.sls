@@ -1,6 +1,7 @@
 # Keycloak, on PostgreSQL, for nobody but this machine: people come through the front door.
 {% from "keycloak/map.jinja" import keycloak %}
 {% from "postgresql/map.jinja" import postgresql %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import directory, here %}
@@ -32,6 +33,7 @@
 include:
   - artifacts
   - base
+  - firewall
   - postgresql
   - prometheus
   - traefik
@@ -191,5 +193,7 @@ Salt may administer Keycloak:
     "middlewares": middlewares,
   },
 }) }}
+
+{{ local("keycloak", {8080: ["traefik"], 9000: ["prometheus"], postgresql.config.port: ["keycloak"]}) }}
 
 {{ scrape("keycloak", {"metrics_path": "/auth/metrics", "static_configs": [{"targets": ["127.0.0.1:9000"]}]}) }}

@@ -34,7 +34,7 @@ MariaDB comes back by itself:
 
 # It compiles regular expressions in memory, and keeps its buffers from being swapped out.
 {{ confined(mariadb.service, "MariaDB is running", {
-  "AmbientCapabilities": none, "CapabilityBoundingSet": "CAP_IPC_LOCK", "MemoryDenyWriteExecute": none, "ProcSubset": none,
+  "CapabilityBoundingSet": "CAP_IPC_LOCK CAP_NET_BIND_SERVICE", "MemoryDenyWriteExecute": none, "ProcSubset": none,
   "ProtectSystem": "full", "RemoveIPC": none, "SystemCallFilter": ["@system-service", "~@privileged"], "UMask": none,
 }) }}
 

@@ -30,9 +30,8 @@ Name server is configured:
     - mode: '0644'
 
 # All that it needs root for is port 53.
-{% set port = "CAP_NET_BIND_SERVICE" %}
 {{ confined("dnsmasq", "Name server is running", {
-  "User": "dnsmasq", "AmbientCapabilities": port, "CapabilityBoundingSet": port, "ProcSubset": none, "RuntimeDirectory": "dnsmasq",
+  "User": "dnsmasq", "ProcSubset": none, "RuntimeDirectory": "dnsmasq",
   "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX", "UMask": none,
 }) }}
 

@@ -1,6 +1,6 @@
 {% from "nfs/map.jinja" import nfs %}
 {% from "base/macros.jinja" import confined %}
-{% from "firewall/macros.jinja" import allow %}
+{% from "firewall/macros.jinja" import allow, local %}
 {% set server = nfs.server %}
 {% set cluster = pillar.get("cluster", {}) %}
 {% set listen = server.listen or cluster.get("master", {}).get("address") %}
@@ -40,6 +40,7 @@ The {{ other }} NFS server is off:
 {% set kernel = server.implementation == "kernel" %}
 
 {{ allow("nfs", "cluster", tcp=[2049]) }}
+{{ local("nfs", {2049: []}) }}
 
 {% for name, export in exports.items() %}
 Directory of export {{ name }} exists:
@@ -102,7 +103,7 @@ NFS server is installed:
 {% endfor %}
 {{ confined(chosen.service, "NFS server is running", dict(mounts, **{
   "AmbientCapabilities": none, "RemoveIPC": none, "RestrictSUIDSGID": none, "UMask": none,
-  "CapabilityBoundingSet": "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_SETGID CAP_SETUID",
+  "CapabilityBoundingSet": "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID",
   "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
   "SystemCallFilter": ["@system-service", "open_by_handle_at quotactl"],
 })) }}

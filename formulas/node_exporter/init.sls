@@ -1,13 +1,14 @@
 # Prometheus's node exporter.
 {% from "node_exporter/map.jinja" import node_exporter %}
 {% from "base/macros.jinja" import confined %}
-{% from "firewall/macros.jinja" import allow %}
+{% from "firewall/macros.jinja" import allow, local %}
 {% set address = pillar.cluster.master.address if "master" in pillar.roles else pillar.nodes[grains.id].address %}
 
 include:
   - firewall
 
 {{ allow("node_exporter", "master", tcp=[node_exporter.port]) }}
+{{ local("node_exporter", {node_exporter.port: ["prometheus"]}) }}
 
 # Not the package's, which Prometheus and Alertmanager have as well.
 User node-exporter exists:

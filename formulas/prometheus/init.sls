@@ -1,5 +1,6 @@
 # Prometheus: asks every service and every node how it is, and raises alerts.
 {% from "prometheus/map.jinja" import prometheus %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% set every = prometheus.interval ~ "s" %}
 {% set config = salt["slsutil.merge"]({
@@ -10,6 +11,7 @@
 }, prometheus.config) %}
 
 include:
+  - firewall
   - prometheus.targets
 
 # Beside the package's files, and before the package, which starts the server.
@@ -30,6 +32,10 @@ Prometheus is told how to run:
             --log.level=warn
         Restart=always
         RestartSec=2
+        AmbientCapabilities=CAP_NET_BIND_SERVICE
+        CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+        # The right to listen on a low port is one in the machine's own user namespace.
+        PrivateUsers=false
     - makedirs: true
     - mode: '0644'
 
@@ -85,6 +91,8 @@ Site's own rules are in place:
     - check_cmd: promtool check rules
     - require:
       - file: Rules of alerts are in place
+
+{{ local("prometheus", {9090: ["prometheus"]}) }}
 
 {{ scrape("prometheus", {"static_configs": [{"targets": ["127.0.0.1:9090"]}]}) }}
 

@@ -1,9 +1,11 @@
 # Prometheus's own page at /monitoring/, for those who may sign in: Apache httpd asks Keycloak who they are.
 {% from "prometheus/map.jinja" import prometheus %}
+{% from "firewall/macros.jinja" import local %}
 {% from "traefik/macros.jinja" import routes %}
 {% if pillar.monitoring.page == "prometheus" %}
 
 include:
+  - firewall
   - traefik
 
 # Ours is another instance: the package's web server, on port 80, and the service that cleans a cache are not wanted.
@@ -86,6 +88,8 @@ Monitoring page is running:
       - file: Monitoring page's secrets are in place
       - file: Monitoring page is configured
       - file: Monitoring page has a unit
+
+{{ local("monitoring", {9090: ["qhub-page"], prometheus.page.port: ["traefik"]}) }}
 
 {# Signing in works by one name: who comes by another is sent there. #}
 {% set paths, site = "(Path(`/monitoring`) || PathPrefix(`/monitoring/`))", pillar.cluster.public_name %}

@@ -1,8 +1,10 @@
 # Prometheus's exporter of Slurm, on the master's loopback.
 {% from "slurm_exporter/map.jinja" import slurm_exporter %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 
 include:
+  - firewall
   - prometheus
   - slurm.common
 
@@ -50,6 +52,8 @@ Slurm exporter is running:
       - pkg: Slurm exporter's packages are installed
       - file: Slurm exporter is installed
       - file: Slurm exporter has a unit
+
+{{ local("slurm-exporter", {slurm_exporter.port: ["prometheus"]}) }}
 
 {{ scrape("slurm", {
   "scrape_interval": slurm_exporter.interval ~ "s",

@@ -64,6 +64,8 @@ SSH server is configured:
       - X11Forwarding {{ switch[sshd.x11_forwarding] }}
       - AuthorizedKeysCommand /usr/local/libexec/qhub-people-keys %u
       - AuthorizedKeysCommandUser nobody
+      # Its ports (6010 to 6999) are lower than people's programs may listen on (formulas/firewall).
+      - X11Forwarding no
       {% if guarded %}
       - PAMServiceName qhub-sshd
       {% endif %}

@@ -1,5 +1,6 @@
 # The SSH gateway, on the master.
 {% from "sshgate/map.jinja" import sshgate %}
+{% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "traefik/macros.jinja" import routes %}
 {% from "artifacts/macros.jinja" import environment %}
@@ -26,6 +27,7 @@
 
 include:
   - artifacts
+  - firewall
   - prometheus
   - traefik
 
@@ -159,5 +161,7 @@ SSH gateway is running:
       - file: SSH gateway is configured
       - file: SSH gateway is installed
       - file: SSH gateway has a unit
+
+{{ local("sshgate", {sshgate.port: ["traefik"], sshgate.metrics_port: ["prometheus"]}) }}
 
 {{ scrape("sshgate", {"static_configs": [{"targets": ["127.0.0.1:" ~ sshgate.metrics_port]}]}) }}

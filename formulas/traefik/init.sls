@@ -1,6 +1,6 @@
 # The front door.
 {% from "traefik/map.jinja" import traefik %}
-{% from "firewall/macros.jinja" import allow %}
+{% from "firewall/macros.jinja" import allow, local %}
 {% from "traefik/macros.jinja" import routes %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "artifacts/macros.jinja" import here, directory %}
@@ -16,6 +16,7 @@ include:
   - prometheus
 
 {{ allow("traefik", "world", tcp=[80, 443, 8022, 8786]) }}
+{{ local("traefik", {8082: ["prometheus"]}) }}
 
 {{ here("Traefik is here", "traefik") }}
 

@@ -5,6 +5,7 @@ include:
   - salt.minion
   - base
   - firewall
+  - firewall.ports
   - names.server
   - names
   - people.source
@@ -44,6 +45,9 @@ include:
 # A whole highstate knows all routes, all openings and all that is scraped.
 extend:
   Firewall has no other openings:
+    file:
+      - clean: true
+  Firewall knows no other local ports:
     file:
       - clean: true
   Traefik has no other routes:

@@ -3,6 +3,7 @@ include:
   - salt.minion
   - base
   - firewall
+  - firewall.ports
   - names
   - people
   - sshd
@@ -16,5 +17,8 @@ include:
 # A whole highstate knows all openings that there are.
 extend:
   Firewall has no other openings:
+    file:
+      - clean: true
+  Firewall knows no other local ports:
     file:
       - clean: true

@@ -699,7 +699,7 @@ def test_rules_are_loaded_in_one_step_and_only_ours(lab, trust, probe):
         assert "somebody_elses" in lab.master.run(["nft", "list", "tables"]).stdout
         lab.master.run(["nft", "flush", "ruleset"])
         states = lab.apply("master", ["firewall"])
-        assert [s["__id__"] for s in states.values() if s["changes"]] == ["Firewall has not been taken away"]
+        assert [s["__id__"] for s in states.values() if s["changes"]] == ["Firewall has loaded its rules"]
         assert "policy drop" in lab.master.run(["nft", "list", "chain", "inet", "qhub", "input"]).stdout
     finally:
         lab.master.run(["nft", "delete", "table", "inet", "somebody_elses"], check=False)

@@ -377,3 +377,37 @@ def test_the_documented_ports_are_those_that_are_open(compilers):
                     who = {None: "world", "@cluster": members, "10.0.0.0/24": "network", "10.0.0.10": "master"}[source]
                     opened.add((path[1], role, who, f"{port}/{protocol}"))
     assert told == opened
+
+
+def test_the_documented_local_ports_are_those_that_formulas_declare(compilers):
+    """The second table in docs/security.md, against what each role and each kind of monitoring page declares."""
+    page = ROOT / "docs/security.md"
+    rows = re.findall(r"^\| (\d+) \| (\w+) \| ([^|]+) \| `([\w-]+)` \|$", page.read_text(), re.M)
+    told = {
+        (name, role, port, frozenset(re.findall(r"`([\w-]+)`", users)))
+        for port, on, users, name in rows
+        for role in ("master", "worker")
+        if on in ("all", role)
+    }
+    declared = set()
+    for role, size in (("master", "minimal"), ("master", "full"), ("worker", "minimal")):
+        for chunk in compiled(compilers(role, size), f"roles.{role}")[0]:
+            path = re.fullmatch(r"/etc/nftables.d/qhub-local/([\w-]+)\.nft", chunk.get("name", ""))
+            for line in chunk["contents"] if path and path[1] != "site" else ():
+                if elements := re.fullmatch(r"add element inet qhub_local (\w+) { (.*) }", line):
+                    if elements[1] == "ports":
+                        ports = {port: set() for port in elements[2].split(", ")}
+                    for pair in elements[2].split(", ") if elements[1] == "users" else ():
+                        user, port = pair.split(" . ")
+                        ports[port].add(user)
+            if path and path[1] != "site":
+                declared |= {(path[1], role, port, frozenset(users)) for port, users in ports.items()}
+    assert told == declared
+
+
+def test_a_service_on_a_port_that_people_may_take_is_refused(compilers):
+    master = compilers("master", "minimal", node="port")  # one of its own: settings are imported once
+    master.state.opts["pillar"]["slurm_exporter"] = {"port": 19341}
+    _, errors = master.render_highstate({"base": ["slurm_exporter"]})
+    limit = "below firewall.unprivileged_port_start (10000)"
+    assert f"slurm-exporter: port 19341 is not allowed: {limit}" in errors[0]
