@@ -1388,7 +1388,7 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
     """
     settings = keycloak("GET", "", missing=True)
     if settings is None:
-        return Live({}, exists=False)
+        return Live({}, exists=False, known=_known_of_profile(NEW_PROFILE, wanted))
     kinds = {*wanted.tree, *(absent or {}), *(KINDS if everything else ())}
     clients, groups = bool(kinds & WITH_CLIENTS), bool(kinds & WITH_GROUPS_AND_ROLES)
     secrets = {}
@@ -1405,13 +1405,11 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
     if groups and told.get("defaultGroups"):
         told["defaultGroups"] = [paths[entry["id"]] for entry in keycloak("GET", "default-groups")]
         entry["authenticationFlowBindingOverrides"] = {name: flows.get(flow, flow) for name, flow in overrides.items()}
-    known, attributes = {}, any("attributes" in fields for fields in wanted.tree.get("user", {}).values())
+    known = {}
     if "user_profile" in kinds or wanted.tree.get("user"):
         profile = keycloak("GET", "users/profile")
         told.setdefault("components", {})[PROFILE] = [{"config": {"kc.user.profile.config": [json.dumps(profile)]}}]
-        known["attribute"] = _allowed_attributes(profile, wanted) if attributes else set()
-        lengths = {entry["name"]: (entry.get("validations") or {}).get("length") for entry in profile["attributes"]}
-        known["length"] = {name: limits for name, limits in lengths.items() if limits}
+        known = _known_of_profile(profile, wanted)
     if "user" in kinds:
         names = {*wanted.tree.get("user", ()), *(absent or {}).get("user", ())}
         every = everything or (purge != "none" and "user" in wanted.tree)
@@ -1434,14 +1432,25 @@ def _is_marked(raw):
     return isinstance(attributes, dict) and attributes.get(MARK) in (OWNER, [OWNER])
 
 
-def _allowed_attributes(profile, wanted):
-    """Return the names of attributes that a user may have; nothing if that may be any."""
-    declared = wanted.tree.get("user_profile", {}).get("user_profile", {})
-    if {**profile, **declared}.get("unmanagedAttributePolicy") in ("ENABLED", "ADMIN_EDIT"):
-        return set()
-    if "attributes" in declared:
-        return set(declared["attributes"])
-    return {entry["name"] for entry in profile.get("attributes") or []}
+# The user profile of a new realm, as far as it limits what a user may be declared with.
+NEW_PROFILE = {
+    "attributes": [
+        {"name": "username", "validations": {"length": {"min": 3, "max": 255}}},
+        *({"name": name, "validations": {"length": {"max": 255}}} for name in ("email", "firstName", "lastName")),
+    ]
+}
+
+
+def _known_of_profile(profile, wanted):
+    """Return what the user profile, with what is declared of it, allows; no attributes: any are allowed."""
+    whole = {**profile, **wanted.tree.get("user_profile", {}).get("user_profile", {})}
+    attributes = render(whole.get("attributes") or [])
+    unmanaged = whole.get("unmanagedAttributePolicy") in ("ENABLED", "ADMIN_EDIT")
+    lengths = {entry["name"]: (entry.get("validations") or {}).get("length") for entry in attributes}
+    return {
+        "attribute": set() if unmanaged else {entry["name"] for entry in attributes},
+        "length": {name: limits for name, limits in lengths.items() if limits},
+    }
 
 
 def _read_known(keycloak, told, wanted):
