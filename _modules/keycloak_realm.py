@@ -982,11 +982,16 @@ CHECKS = {
 }  # fmt: skip
 
 
+def unique_mail(live, wanted):
+    """Tell whether Keycloak refuses to give two users the same mail address; pure."""
+    settings = {**dict(*live.tree.get("realm", {}).values()), **dict(*wanted.tree.get("realm", {}).values())}
+    return not settings.get("duplicateEmailsAllowed")
+
+
 def check(live, wanted):
     """Return what is wrong with what is wanted given what is live, as a list of messages; pure."""
     errors, known, emails = [], _Known(live, wanted), {}
-    settings = {**dict(*live.tree.get("realm", {}).values()), **dict(*wanted.tree.get("realm", {}).values())}
-    unique = not settings.get("duplicateEmailsAllowed")
+    unique = unique_mail(live, wanted)
     for kind, objects in wanted.tree.items():
         for key, fields in objects.items():
             path, old = wanted.paths[kind, key], live.tree.get(kind, {}).get(key)
@@ -1396,14 +1401,14 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
         secrets = {entry["clientId"]: entry.get("secret") for entry in keycloak.pages("clients", SMALL_PAGE)}
     told = keycloak("POST", "partial-export", exportClients=clients, exportGroupsAndRoles=groups)
     told["attributes"] = settings.get("attributes") or {}
+    paths = {entry["id"]: entry["path"] for entry in _with_paths(told.get("groups") or [])}
+    if groups and told.get("defaultGroups"):
+        told["defaultGroups"] = [paths[entry["id"]] for entry in keycloak("GET", "default-groups")]
     flows = {entry["id"]: entry["alias"] for entry in told.get("authenticationFlows") or []}
     for entry in told.get("clients") or []:
         if entry.get("secret") == MASK:
             entry["secret"] = secrets.get(entry["clientId"])
         overrides = entry.get("authenticationFlowBindingOverrides") or {}
-    paths = {entry["id"]: entry["path"] for entry in _with_paths(told.get("groups") or [])}
-    if groups and told.get("defaultGroups"):
-        told["defaultGroups"] = [paths[entry["id"]] for entry in keycloak("GET", "default-groups")]
         entry["authenticationFlowBindingOverrides"] = {name: flows.get(flow, flow) for name, flow in overrides.items()}
     known = {}
     if "user_profile" in kinds or wanted.tree.get("user"):
@@ -1537,6 +1542,7 @@ def _read_memberships(keycloak, told, declared, users, ids, roles_of):  # noqa: 
 
 
 def _read_groups(keycloak, groups, members):
+    known = {group["id"]: group["path"] for group in groups}
     for user in members.values():
         user["groups"] = []
     if len(groups) > len(members):
@@ -1551,7 +1557,6 @@ def _read_groups(keycloak, groups, members):
 
 
 def _each_page(keycloak, paths):
-    known = {group["id"]: group["path"] for group in groups}
     return keycloak.each(lambda path: keycloak.pages(path, MEMBERS, briefRepresentation=True), paths)
 
 
@@ -1582,6 +1587,8 @@ def _read_roles(keycloak, roles, holders, clients):
 def _with_paths(groups, above=()):
     """Yield all groups, each with its key as its path; ``above``: the names of the groups above."""
     for entry in groups:
+        names = (*above, entry["name"])
+        entry["path"] = f"/{joined(names, '/')}"
         yield entry
         yield from _with_paths(entry.get("subGroups") or [], names)
 
@@ -1596,11 +1603,12 @@ class _Writer:
         self.keycloak, self.live, self.wanted, self.changes = keycloak, live, wanted, changes
         self.ids = {}
         self.errors = {}  # label -> what Keycloak said
-        names = (*above, entry["name"])
-        entry["path"] = f"/{joined(names, '/')}"
         self.order = {kind: {} for kind in KINDS}
+        self.leaving = {}
         for change in changes:
-            if change.action != "remove":
+            if change.action == "remove":
+                self.leaving[change.kind, change.key] = change
+            else:
                 self.order[change.kind][change.key] = change
 
     def run(self):
@@ -1610,9 +1618,8 @@ class _Writer:
                 chosen = self.batches(kind, list(chosen))
             for change in chosen:
                 self.attempt(change, write)
-        for change in self.changes:
-            if change.action == "remove":
-                self.attempt(change, _Writer.remove)
+        for change in list(self.leaving.values()):
+            self.attempt(change, _Writer.remove)
 
     def attempt(self, change, write):
         if change.label in self.errors:
@@ -1652,6 +1659,14 @@ class _Writer:
         }
         return lookups[kind]() if kind in lookups else self.components().get((kind, key))
 
+    def beside(self, key):
+        """Return ``{key: group}`` of all groups that are below the same group as this one, or at the top with it."""
+        *above, _ = split(key, "/")
+        found = self.keycloak.pages(self.collection("group", key), PAGE, briefRepresentation=True)
+        groups = {joined((*above, entry["name"]), "/"): entry for entry in found}
+        self.ids |= {("group", other): entry["id"] for other, entry in groups.items()}
+        return groups
+
     def components(self):
         found = self.keycloak("GET", "components")
         names = {entry["id"]: entry.get("name") for entry in found}
@@ -1667,14 +1682,6 @@ class _Writer:
         """Return a role of a client, or of the realm, in the form in which Keycloak takes it for mappings."""
         kind, key = ("client_role", joined((client, name), ":")) if client else ("role", name)
         return {"id": self.id(kind, key), "name": name}
-
-    def beside(self, key):
-        """Return ``{key: group}`` of all groups that are below the same group as this one, or at the top with it."""
-        *above, _ = split(key, "/")
-        found = self.keycloak.pages(self.collection("group", key), PAGE, briefRepresentation=True)
-        groups = {joined((*above, entry["name"]), "/"): entry for entry in found}
-        self.ids |= {("group", other): entry["id"] for other, entry in groups.items()}
-        return groups
 
     # -- objects that have a collection --------------------------------------------------------------
 
@@ -1797,8 +1804,20 @@ class _Writer:
         self.live.raw["user", change.key] = account
         self.put(change._replace(action="modify"))
 
+    def free_mail(self, change):
+        """Remove a user who leaves, or clear the address of one who gets another, before somebody else gets it."""
+        if not hasattr(self, "holders"):
+            users = self.live.tree.get("user", {}) if unique_mail(self.live, self.wanted) else {}
+            self.holders = {fields["email"]: key for key, fields in users.items() if fields.get("email")}
+        holder = self.holders.get(change.new.get("email"))
+        if ("user", holder) in self.leaving:
+            self.attempt(self.leaving["user", holder], _Writer.remove)
+        elif holder in self.order["user"] and "email" in self.order["user"][holder].new:
+            self.attempt(Change("modify", "user", holder, {}, {"email": None}), _Writer.put)
+
     def remove(self, change):
         kind, key = change.kind, change.key
+        self.leaving.pop((kind, key), None)
         if kind == "flow":
             self.remove_flow(self.id(kind, key))
             return
@@ -1872,6 +1891,8 @@ class _Writer:
     def newcomers(self):
         if not hasattr(self, "_newcomers"):
             actions = self.keycloak("GET", "authentication/required-actions")
+            keys = {entry["id"]: key for (kind, key), entry in self.live.raw.items() if kind == "group"}
+            keys |= {made: key for (kind, key), made in self.ids.items() if kind == "group"}
             self._newcomers = {
                 "groups": [f"/{keys[entry['id']]}" for entry in self.keycloak("GET", "default-groups")],
                 "requiredActions": [a["alias"] for a in actions if a.get("enabled") and a.get("defaultAction")],
@@ -1899,8 +1920,6 @@ class _Writer:
     def composites(self, change):
         if "composites" not in change.new:
             return
-            keys = {entry["id"]: key for (kind, key), entry in self.live.raw.items() if kind == "group"}
-            keys |= {made: key for (kind, key), made in self.ids.items() if kind == "group"}
         old, new = (self.composed(entry.get("composites")) for entry in (change.old, change.new))
         path = f"roles-by-id/{self.id(change.kind, change.key)}/composites"
         for method, roles in (("POST", new - old), ("DELETE", old - new)):
@@ -2235,7 +2254,7 @@ PASSES = (
     ("scope_mapping", _Writer.scope_mapping), ("group", _Writer.put), ("realm", _Writer.late_settings),
     ("identity_provider", _Writer.put), ("identity_provider_mapper", _Writer.put), ("federation", _Writer.put),
     ("federation_mapper", _Writer.put), ("component", _Writer.put), ("user", _Writer.mark_profile),
-    ("user", _Writer.put), ("organization", _Writer.put),
+    ("user", _Writer.free_mail), ("user", _Writer.put), ("organization", _Writer.put),
 )  # fmt: skip
 
 
