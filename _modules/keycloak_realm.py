@@ -1859,7 +1859,8 @@ class _Writer:
         return None if key or any(change.new.get(field) for field in single) else self.body(change)
 
     def import_group(self, change):
-        return self.subtree(change.key) if len(split(change.key, "/")) == 1 else None
+        # Those at the top, with all below; the import finds them by path, and so fails where a name has a slash.
+        return self.subtree(change.key) if split(change.key, "/") == [change.key] else None
 
     def subtree(self, key):
         if not hasattr(self, "children"):
@@ -1892,7 +1893,7 @@ class _Writer:
         if not hasattr(self, "_newcomers"):
             actions = self.keycloak("GET", "authentication/required-actions")
             keys = {entry["id"]: key for (kind, key), entry in self.live.raw.items() if kind == "group"}
-            keys |= {made: key for (kind, key), made in self.ids.items() if kind == "group"}
+            keys |= {made: ref[1] for ref, made in self.ids.items() if ref[0] == "group"}
             self._newcomers = {
                 "groups": [f"/{keys[entry['id']]}" for entry in self.keycloak("GET", "default-groups")],
                 "requiredActions": [a["alias"] for a in actions if a.get("enabled") and a.get("defaultAction")],
@@ -2330,7 +2331,7 @@ class _Plan:
         self.representation = {**copy.deepcopy(representation), "realm": realm}
         self.wanted = flatten(self.representation)
         self.purge = purge
-        self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
+        self.absent = {kind: set(map(str, keys)) for kind, keys in (absent or {}).items()}
         self.keycloak = Keycloak(realm, connection or __salt__["config.get"]("keycloak_realm") or {})
         self.notes = []
         self.live = self.read()

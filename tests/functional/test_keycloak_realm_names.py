@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.functional.keycloak import calls, writes
 from tests.functional.realm_objects import URIS, one, person, profile, profile_component
 
 #: Each character at the beginning, in the middle and at the end of a name.
@@ -115,6 +116,13 @@ def test_a_fieldthat_may_be_two_groups_is_refused_with_both(realm):
     comment = realm.refused({"groups": declared, "users": [person("ada", groups=["/a/b/c"])]})
     assert "users[0].groups[0]: there is no group /a/b/c;" in comment
     assert comment.endswith("as in /a/b~/c, /a~/b/c")
+
+
+def test_groups_beside_one_with_a_slash_are_still_made_in_one_request(realm):
+    realm.apply({"enabled": True})
+    with calls() as sent:
+        realm.apply({"groups": [{"name": name} for name in ("a/b", "c", "d", "e", "f")]})
+    assert [path.rpartition("/")[2] for _, path in writes(sent)] == ["partialImport", "groups"]
 
 
 def test_new_users_get_default_groups_whose_name_has_a_slash(realm):
