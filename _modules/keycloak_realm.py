@@ -21,6 +21,12 @@ What is compared
     looked at again; federated users are never removed. Of ``authorizationSettings`` nothing is removed, and
     what is declared no longer is told as an error. Flows below others are part of the flow at the top.
 
+Names
+    Groups are told apart by their place in the tree. A path names one where a slash within a name is written
+    ``~/`` and a ``~`` before a slash or at a name's end ``~~``: ``/app ~/ org1/lab`` is the group ``lab`` below
+    ``app / org1``. Keycloak's own paths, which escape nothing unless it is started with an option, are accepted
+    where they mean one group. ``client:role`` is written in the same way, with ``~:`` for a colon in a name.
+
 Ownership
     What this module makes carries the attribute ``managed-by: salt`` (clients, client scopes, roles, groups,
     users, organizations). For users the user profile gets an attribute of this name that only administrators
@@ -119,6 +125,39 @@ class Named(Whole):
 
     def __deepcopy__(self, memo):
         return Named(self.identity, {key: copy.deepcopy(value, memo) for key, value in self.items()})
+
+
+def joined(names, separator):
+    """Return one key for the names of an object and of those above it; ``~`` escapes a separator in a name; pure."""
+    return separator.join(re.sub(rf"{separator}|~(?=[~{separator}]|\Z)", r"~\g<0>", name) for name in names)
+
+
+def split(key, separator):
+    """Return the names in a key of :func:`joined`; pure."""
+    words = re.findall(rf"(?:^|{separator})((?:~[~{separator}]|[^{separator}])*)", key)
+    return [re.sub(rf"~([~{separator}])", r"\1", word) for word in words]
+
+
+class Spellings:
+    """
+    The texts that may name an object whose key is :func:`joined`.
+
+    A key names one object; a text without escapes may name several. Keycloak's own paths of groups are such
+    texts: it escapes a slash in a name only when its option ``escape-slashes-in-group-path`` is set.
+    """
+
+    def __init__(self, separator, keys):
+        self.separator, self.keys, self.texts = separator, set(keys), defaultdict(set)
+        for key in self.keys:
+            names = split(key, separator)
+            for words in (names, [name.replace(separator, f"~{separator}") for name in names]):
+                self.texts[separator.join(words)].add(key)
+
+    def find(self, text):
+        """Return the keys that a text may mean: one, none or several."""
+        if text in self.keys:
+            return {text}
+        return self.texts.get(text) or {joined(filter(None, split(text, self.separator)), self.separator)} & self.keys
 
 
 def _scalar(value):
@@ -445,7 +484,7 @@ DEFAULT_ROLE = "default-roles-"
 REQUIREMENTS = ("REQUIRED", "ALTERNATIVE", "DISABLED", "CONDITIONAL")
 PURGE_LIMIT = {"count": 50, "share": 0.25}
 SMALL = 5  # so many removals are always within purge_limit:share
-SLASH = r"(?<!~)/"  # in the path of a group; Keycloak writes ~/ for one in a name
+SEPARATORS = {"group": "/", "client_role": ":", "identity_provider_mapper": ":", "federation_mapper": ":"}
 SECRET = re.compile(r"(?i).*(secret|password|credential|private[._]?key)")
 
 
@@ -503,31 +542,83 @@ def _objects(representation, errors):
         yield "role", path, {**entry, "name": name}, name
     for client, roles in (_part(representation, "roles", errors).get("client") or {}).items():
         for path, entry in _entries(roles, f"roles.client.{client}", errors):
-            yield "client_role", path, entry, entry.get("name") and f"{client}:{entry['name']}"
+            yield "client_role", path, entry, _below(client, entry)
     for kind in ("client_scope", "client", "identity_provider", "required_action", "organization", "user"):
         for path, entry in _entries(representation.get(KINDS[kind].part), KINDS[kind].part, errors):
             name = entry.get(KINDS[kind].name)
             yield kind, path, entry, name.lower() if kind == "user" and isinstance(name, str) else name
     for path, entry in _entries(representation.get("identityProviderMappers"), "identityProviderMappers", errors):
-        yield "identity_provider_mapper", path, entry, (
-            entry.get("name") and f"{entry.get('identityProviderAlias')}:{entry['name']}"
-        )  # fmt: skip
-    yield from _groups(representation.get("groups"), "groups", "", errors)
+        yield "identity_provider_mapper", path, entry, _below(entry.get("identityProviderAlias"), entry)
+    yield from _groups(representation.get("groups"), "groups", [], errors)
     yield from _components(_part(representation, "components", errors), errors)
     yield from _scope_mappings(representation, errors)
     yield from _flows(representation, errors)
 
 
+def _below(owner, entry):
+    """Return the key of an object that belongs to another one, ``None`` for an object without a name."""
+    return joined((str(owner), str(entry["name"])), ":") if entry.get("name") else None
+
+
 def _groups(entries, path, above, errors):
+    """``above``: the names of the groups above these."""
     for at, entry in _entries(entries, path, errors):
-        name = entry.get("name")
-        key = name and f"{above}/{str(name).replace('/', '~/')}" if above else name and str(name).replace("/", "~/")
+        names = [*above, str(entry["name"])] if entry.get("name") else []
         if not above and entry.get("path"):  # a group of which the one above is not declared with it
-            key = str(entry["path"]).removeprefix("/")
-            name = name or re.split(SLASH, key)[-1]
-        yield "group", at, {**entry, "name": name}, key
-        if name:
-            yield from _groups(entry.get("subGroups"), f"{at}.subGroups", key, errors)
+            names = _placed(str(entry["path"]), names)
+        named = {**entry, "name": entry.get("name") or next(reversed(names), None)}
+        yield "group", at, named, joined(names, "/") or None
+        if names:
+            yield from _groups(entry.get("subGroups"), f"{at}.subGroups", names, errors)
+
+
+def _placed(path, names):
+    """Return the names in the path of a group; ``names`` has the group's own name, if that is declared too."""
+    for name in names:
+        for form in (joined([name], "/"), name):
+            if f"/{path}".endswith(f"/{form}"):
+                return [*_placed(path.removesuffix(form), []), name]
+    return [name for name in split(path, "/") if name]
+
+
+def resolve_paths(representation, live, wanted):
+    """Put every path that means one group into the form of the groups' keys, in place; tell whether any changed."""
+    keys = {*live.tree.get("group", ()), *wanted.tree.get("group", ())}
+    above = {key: joined(split(key, "/")[:-1], "/") for key in keys}
+    known, changed = Spellings("/", (key for key in keys if above[key] in ("", *keys))), False
+
+    def resolved(path):
+        nonlocal changed
+        found = known.find(str(path).removeprefix("/")) if str(path).startswith("/") else ()
+        new = f"/{next(iter(found))}" if len(found) == 1 else path
+        changed |= new != path
+        return new
+
+    for entry in representation.get("groups") or []:
+        if entry.get("path"):
+            entry["path"] = resolved(entry["path"])
+    for field, entries in {"defaultGroups": [representation], "groups": representation.get("users") or []}.items():
+        for entry in entries:
+            if entry.get(field):
+                entry[field] = [resolved(path) for path in entry[field]]
+    return changed
+
+
+def resolve_absent(absent, live):
+    """Put the names of what is to be absent into the form of keys, in place; return what is wrong with them."""
+    errors = []
+    for kind, names in absent.items():
+        if kind == "user":
+            absent[kind] = {name.lower() for name in names}
+        if kind not in SEPARATORS:
+            continue
+        known, absent[kind] = Spellings(SEPARATORS[kind], live.tree.get(kind, ())), set()
+        for name in names:
+            found = known.find(name.removeprefix("/") if kind == "group" else name)
+            absent[kind] |= found
+            if len(found) > 1:
+                errors.append(f"absent.{kind}: {name} may be any of {', '.join(sorted(found))}")
+    return errors
 
 
 def _document(entry, path, errors):
@@ -554,8 +645,7 @@ def _components(components, errors):
                 yield "federation", path, {**entry, **provider}, name
                 for sub_type, listed_below in (entry.get("subComponents") or {}).items():
                     for at, below in _entries(listed_below, f"{path}.subComponents.{sub_type}", errors):
-                        key = below.get("name") and f"{name}:{below['name']}"
-                        yield "federation_mapper", at, {**below, "providerType": sub_type}, key
+                        yield "federation_mapper", at, {**below, "providerType": sub_type}, _below(name, below)
             else:
                 words = (provider_type.rpartition(".")[2], entry.get("subType"), name)
                 yield "component", path, {**entry, **provider}, name and "/".join(filter(None, words))
@@ -718,9 +808,9 @@ class _Known:
         self.names["role"].add(default_role({"realm": next(iter(wanted.tree.get("realm", {"": 0})))}))
         self.roles_of = defaultdict(set)
         for name in self.names["client_role"]:
-            client, _, role = name.partition(":")
+            client, role = split(name, ":")
             self.roles_of[client].add(role)
-        self.paths = {f"/{path}" for path in self.names["group"]}
+        self.groups = Spellings("/", self.names["group"])
 
     def missing(self, field, names, kind, known=None):
         """Yield an error for each name that is not there; a name ``**`` stands for a value of a wrong type."""
@@ -728,6 +818,16 @@ class _Known:
         for number, name in enumerate(names if isinstance(names, list) else []):
             if name not in known:
                 yield f"{field}[{number}]: there is no {kind.replace('_', ' ')} {name}"
+
+    def no_group(self, path):
+        """Return the error of a path that does not name one group, with the paths that it may mean."""
+        meant = ", ".join(f"/{key}" for key in sorted(self.groups.find(path.removeprefix("/"))))
+        return f"there is no group {path}" + (f"; a slash in a name is written ~/, as in {meant}" if meant else "")
+
+    def missing_groups(self, field, paths):
+        for number, path in enumerate(paths if isinstance(paths, list) else []):
+            if not str(path).startswith("/") or path[1:] not in self.groups.keys:
+                yield f"{field}[{number}]: {self.no_group(str(path))}"
 
     def roles(self, raw, realm_field, client_field):
         realm_roles = [n for n in raw.get(realm_field.rpartition(".")[2]) or [] if not str(n).startswith(DEFAULT_ROLE)]
@@ -745,7 +845,7 @@ def _check_realm(key, raw, fields, old, known):
             yield f"{field}: there is no flow {fields[field]}"
     for field in SCOPES:
         yield from known.missing(field, raw.get(field), "client_scope")
-    yield from known.missing("defaultGroups", raw.get("defaultGroups"), "group", known.paths)
+    yield from known.missing_groups("defaultGroups", raw.get("defaultGroups"))
     profiles = set(fields.get("clientProfiles", {}).get("profiles") or ()) | known.live.known.get("profile", set())
     for number, policy in enumerate((raw.get("clientPolicies") or {}).get("policies") or []):
         yield from known.missing(
@@ -786,16 +886,16 @@ def _check_scope_mapping(key, raw, fields, old, known):
 
 def _check_group(key, raw, fields, old, known):
     yield from known.roles(raw, "realmRoles", "clientRoles")
-    *above, name = re.split(SLASH, key)
-    if above and "/".join(above) not in known.names["group"]:
-        yield f"path: there is no group /{'/'.join(above)}"
-    if raw.get("path") and raw["name"].replace("/", "~/") != name:
+    *above, name = split(key, "/")
+    if above and joined(above, "/") not in known.names["group"]:
+        yield f"path: {known.no_group('/' + joined(above, '/'))}"
+    if raw.get("path") and raw["name"] != name:
         yield f"path: does not end with the group's name, {raw['name']}"
 
 
 def _check_user(key, raw, fields, old, known):
     yield from known.roles(raw, "realmRoles", "clientRoles")
-    yield from known.missing("groups", raw.get("groups"), "group", known.paths)
+    yield from known.missing_groups("groups", raw.get("groups"))
     if "required_action" in known.live.known:
         actions = known.live.known["required_action"] | known.names["required_action"]
         yield from known.missing("requiredActions", raw.get("requiredActions"), "required_action", actions)
@@ -882,11 +982,16 @@ CHECKS = {
 }  # fmt: skip
 
 
+def unique_mail(live, wanted):
+    """Tell whether Keycloak refuses to give two users the same mail address; pure."""
+    settings = {**dict(*live.tree.get("realm", {}).values()), **dict(*wanted.tree.get("realm", {}).values())}
+    return not settings.get("duplicateEmailsAllowed")
+
+
 def check(live, wanted):
     """Return what is wrong with what is wanted given what is live, as a list of messages; pure."""
     errors, known, emails = [], _Known(live, wanted), {}
-    settings = {**dict(*live.tree.get("realm", {}).values()), **dict(*wanted.tree.get("realm", {}).values())}
-    unique = not settings.get("duplicateEmailsAllowed")
+    unique = unique_mail(live, wanted)
     for kind, objects in wanted.tree.items():
         for key, fields in objects.items():
             path, old = wanted.paths[kind, key], live.tree.get(kind, {}).get(key)
@@ -902,8 +1007,8 @@ def check(live, wanted):
             for field, value in fields.items():
                 if old and isinstance(old.get(field), bool) and not isinstance(value, bool | None):
                     found.append(f"{field}: is not true or false")
-            if kind == "client_role" and key.partition(":")[0] not in known.names["client"]:
-                errors.append(f"roles.client.{key.partition(':')[0]}: there is no client {key.partition(':')[0]}")
+            if kind == "client_role" and (client := split(key, ":")[0]) not in known.names["client"]:
+                errors.append(f"roles.client.{client}: there is no client {client}")
             if kind == "user" and unique and fields.get("email") and emails.setdefault(fields["email"], path) != path:
                 found.append(f"email: {emails[fields['email']]} has the same")
             errors += [f"{path}.{error}".lstrip(".") for error in found]
@@ -1030,7 +1135,7 @@ ONLY_OWNED = {"federation_mapper", "component"}  # Keycloak makes some of these 
 def built_in(kind, key, raw):
     """Tell whether Keycloak itself made an object, or needs it, so that no purge removes it; pure."""
     if kind == "client_role":
-        return key.partition(":")[0] in BUILT_IN["client"] or key.endswith(":uma_protection")
+        return split(key, ":")[0] in BUILT_IN["client"] or key.endswith(":uma_protection")
     if kind == "role" and key.startswith(DEFAULT_ROLE):
         return True
     if kind == "client" and (raw.get("attributes") or {}).get("realm_client") == "true":
@@ -1055,11 +1160,11 @@ def _removals(live, wanted, purge, absent):
             }
     # A group stays for as long as one below it does; what is below what goes is not told apart.
     staying = (set(live.tree.get("group", ())) | set(wanted.tree.get("group", ()))) - gone["group"]
-    above = {"/".join(words[:n]) for words in (re.split(SLASH, key) for key in staying) for n in range(1, len(words))}
+    above = {joined(names[:n], "/") for names in (split(key, "/") for key in staying) for n in range(1, len(names))}
     gone["group"] -= above - set(absent.get("group", ()))
     for owner, kind in BELOW.items():  # what something is declared of stays, and the rest goes with it
-        gone[owner] -= {key.partition(":")[0] for key in wanted.tree.get(kind, ())} - set(absent.get(owner, ()))
-        gone[kind] = {key for key in gone[kind] if key.partition(":")[0] not in gone[owner]}
+        gone[owner] -= {split(key, ":")[0] for key in wanted.tree.get(kind, ())} - set(absent.get(owner, ()))
+        gone[kind] = {key for key in gone[kind] if split(key, ":")[0] not in gone[owner]}
     return [
         Change("remove", kind, key, {}, {})
         for kind in REMOVALS
@@ -1097,7 +1202,8 @@ def report(changes):
             continue
         entry = told[change.label] = {}
         if change.action == "add" and change.kind not in GIVEN:
-            name = re.split(SLASH, change.key)[-1] if change.kind == "group" else change.key.rpartition(":")[2]
+            separator = SEPARATORS.get(change.kind)
+            name = split(change.key, separator)[-1] if separator else change.key
             entry[KINDS[change.kind].name] = {"old": None, "new": name}
         for field, value in change.new.items():
             if change.kind == "flow" and field == "authenticationExecutions":
@@ -1287,7 +1393,7 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
     """
     settings = keycloak("GET", "", missing=True)
     if settings is None:
-        return Live({}, exists=False)
+        return Live({}, exists=False, known=_known_of_profile(NEW_PROFILE, wanted))
     kinds = {*wanted.tree, *(absent or {}), *(KINDS if everything else ())}
     clients, groups = bool(kinds & WITH_CLIENTS), bool(kinds & WITH_GROUPS_AND_ROLES)
     secrets = {}
@@ -1295,19 +1401,20 @@ def read(keycloak, wanted, purge="none", absent=None, everything=False):
         secrets = {entry["clientId"]: entry.get("secret") for entry in keycloak.pages("clients", SMALL_PAGE)}
     told = keycloak("POST", "partial-export", exportClients=clients, exportGroupsAndRoles=groups)
     told["attributes"] = settings.get("attributes") or {}
+    paths = {entry["id"]: entry["path"] for entry in _with_paths(told.get("groups") or [])}
+    if groups and told.get("defaultGroups"):
+        told["defaultGroups"] = [paths[entry["id"]] for entry in keycloak("GET", "default-groups")]
     flows = {entry["id"]: entry["alias"] for entry in told.get("authenticationFlows") or []}
     for entry in told.get("clients") or []:
         if entry.get("secret") == MASK:
             entry["secret"] = secrets.get(entry["clientId"])
         overrides = entry.get("authenticationFlowBindingOverrides") or {}
         entry["authenticationFlowBindingOverrides"] = {name: flows.get(flow, flow) for name, flow in overrides.items()}
-    known, attributes = {}, any("attributes" in fields for fields in wanted.tree.get("user", {}).values())
+    known = {}
     if "user_profile" in kinds or wanted.tree.get("user"):
         profile = keycloak("GET", "users/profile")
         told.setdefault("components", {})[PROFILE] = [{"config": {"kc.user.profile.config": [json.dumps(profile)]}}]
-        known["attribute"] = _allowed_attributes(profile, wanted) if attributes else set()
-        lengths = {entry["name"]: (entry.get("validations") or {}).get("length") for entry in profile["attributes"]}
-        known["length"] = {name: limits for name, limits in lengths.items() if limits}
+        known = _known_of_profile(profile, wanted)
     if "user" in kinds:
         names = {*wanted.tree.get("user", ()), *(absent or {}).get("user", ())}
         every = everything or (purge != "none" and "user" in wanted.tree)
@@ -1330,14 +1437,25 @@ def _is_marked(raw):
     return isinstance(attributes, dict) and attributes.get(MARK) in (OWNER, [OWNER])
 
 
-def _allowed_attributes(profile, wanted):
-    """Return the names of attributes that a user may have; nothing if that may be any."""
-    declared = wanted.tree.get("user_profile", {}).get("user_profile", {})
-    if {**profile, **declared}.get("unmanagedAttributePolicy") in ("ENABLED", "ADMIN_EDIT"):
-        return set()
-    if "attributes" in declared:
-        return set(declared["attributes"])
-    return {entry["name"] for entry in profile.get("attributes") or []}
+# The user profile of a new realm, as far as it limits what a user may be declared with.
+NEW_PROFILE = {
+    "attributes": [
+        {"name": "username", "validations": {"length": {"min": 3, "max": 255}}},
+        *({"name": name, "validations": {"length": {"max": 255}}} for name in ("email", "firstName", "lastName")),
+    ]
+}
+
+
+def _known_of_profile(profile, wanted):
+    """Return what the user profile, with what is declared of it, allows; no attributes: any are allowed."""
+    whole = {**profile, **wanted.tree.get("user_profile", {}).get("user_profile", {})}
+    attributes = render(whole.get("attributes") or [])
+    unmanaged = whole.get("unmanagedAttributePolicy") in ("ENABLED", "ADMIN_EDIT")
+    lengths = {entry["name"]: (entry.get("validations") or {}).get("length") for entry in attributes}
+    return {
+        "attribute": set() if unmanaged else {entry["name"] for entry in attributes},
+        "length": {name: limits for name, limits in lengths.items() if limits},
+    }
 
 
 def _read_known(keycloak, told, wanted):
@@ -1400,7 +1518,7 @@ def _read_users(keycloak, told, wanted, names, every):
     for client in set(accounts.values()) & set(ids):
         if account := keycloak("GET", f"clients/{ids[client]}/service-account-user", missing=True):
             users.append({**account, "serviceAccountClientId": client})
-    with_roles = {name.partition(":")[0] for name in wanted.tree.get("client_role", ())}
+    with_roles = {split(key, ":")[0] for key in wanted.tree.get("client_role", ())}
     _read_memberships(keycloak, told, declared, users, ids, with_roles)
     return users
 
@@ -1424,12 +1542,13 @@ def _read_memberships(keycloak, told, declared, users, ids, roles_of):  # noqa: 
 
 
 def _read_groups(keycloak, groups, members):
+    known = {group["id"]: group["path"] for group in groups}
     for user in members.values():
         user["groups"] = []
     if len(groups) > len(members):
         paths = [f"users/{user}/groups" for user in members]
         for user, page in zip(members.values(), _each_page(keycloak, paths), strict=True):
-            user["groups"] = [entry["path"] for entry in page]
+            user["groups"] = [known.get(entry["id"], entry["path"]) for entry in page]
         return
     for group, page in zip(groups, _each_page(keycloak, [f"groups/{g['id']}/members" for g in groups]), strict=True):
         for entry in page:
@@ -1465,10 +1584,13 @@ def _read_roles(keycloak, roles, holders, clients):
                 (user["clientRoles"].setdefault(client, []) if client else user["realmRoles"]).append(name)
 
 
-def _with_paths(groups):
+def _with_paths(groups, above=()):
+    """Yield all groups, each with its key as its path; ``above``: the names of the groups above."""
     for entry in groups:
+        names = (*above, entry["name"])
+        entry["path"] = f"/{joined(names, '/')}"
         yield entry
-        yield from _with_paths(entry.get("subGroups") or [])
+        yield from _with_paths(entry.get("subGroups") or [], names)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -1482,8 +1604,11 @@ class _Writer:
         self.ids = {}
         self.errors = {}  # label -> what Keycloak said
         self.order = {kind: {} for kind in KINDS}
+        self.leaving = {}
         for change in changes:
-            if change.action != "remove":
+            if change.action == "remove":
+                self.leaving[change.kind, change.key] = change
+            else:
                 self.order[change.kind][change.key] = change
 
     def run(self):
@@ -1493,9 +1618,8 @@ class _Writer:
                 chosen = self.batches(kind, list(chosen))
             for change in chosen:
                 self.attempt(change, write)
-        for change in self.changes:
-            if change.action == "remove":
-                self.attempt(change, _Writer.remove)
+        for change in list(self.leaving.values()):
+            self.attempt(change, _Writer.remove)
 
     def attempt(self, change, write):
         if change.label in self.errors:
@@ -1523,18 +1647,25 @@ class _Writer:
 
     def find(self, kind, key):
         get = self.keycloak
-        owner, _, name = key.partition(":")
         lookups = {
             "client": lambda: next(iter(get("GET", "clients", clientId=key)), None),
             "client_scope": lambda: next((x for x in get("GET", "client-scopes") if x["name"] == key), None),
             "role": lambda: get("GET", f"roles/{quote(key, safe='')}", missing=True),
             "client_role": lambda: get(
-                "GET", f"clients/{self.id('client', owner)}/roles/{quote(name, safe='')}", missing=True
+                "GET", f"{self.collection(kind, key)}/{quote(split(key, ':')[1], safe='')}", missing=True
             ),
-            "group": lambda: get("GET", f"group-by-path/{quote(key, safe='/~')}", missing=True),
+            "group": lambda: self.beside(key).get(key),
             "user": lambda: next(iter(get("GET", "users", username=key, exact=True)), None),
         }
         return lookups[kind]() if kind in lookups else self.components().get((kind, key))
+
+    def beside(self, key):
+        """Return ``{key: group}`` of all groups that are below the same group as this one, or at the top with it."""
+        *above, _ = split(key, "/")
+        found = self.keycloak.pages(self.collection("group", key), PAGE, briefRepresentation=True)
+        groups = {joined((*above, entry["name"]), "/"): entry for entry in found}
+        self.ids |= {("group", other): entry["id"] for other, entry in groups.items()}
+        return groups
 
     def components(self):
         found = self.keycloak("GET", "components")
@@ -1544,24 +1675,26 @@ class _Writer:
             if entry.get("providerType") == FEDERATION:
                 result["federation", entry["name"]] = entry
             elif entry.get("parentId") in names:
-                result["federation_mapper", f"{names[entry['parentId']]}:{entry.get('name')}"] = entry
+                result["federation_mapper", _below(names[entry["parentId"]], entry)] = entry
         return result
 
-    def role(self, key):
-        """Return a role as mappings want it; ``key`` as of the kinds role and client_role."""
-        kind = "client_role" if ":" in key and ("role", key) not in self.live.raw else "role"
-        return {"id": self.id(kind, key), "name": key.partition(":")[2] if kind == "client_role" else key}
+    def role(self, client, name):
+        """Return a role of a client, or of the realm, in the form in which Keycloak takes it for mappings."""
+        kind, key = ("client_role", joined((client, name), ":")) if client else ("role", name)
+        return {"id": self.id(kind, key), "name": name}
 
     # -- objects that have a collection --------------------------------------------------------------
 
     def collection(self, kind, key):
-        owner = key.partition(":")[0]
+        if kind not in SEPARATORS:
+            return KINDS[kind].path
+        *above, _ = split(key, SEPARATORS[kind])
         if kind == "client_role":
-            return f"clients/{self.id('client', owner)}/roles"
+            return f"clients/{self.id('client', *above)}/roles"
         if kind == "identity_provider_mapper":
-            return f"identity-provider/instances/{quote(owner, safe='')}/mappers"
-        if kind == "group" and len(words := re.split(SLASH, key)) > 1:
-            return f"groups/{self.id('group', '/'.join(words[:-1]))}/children"
+            return f"identity-provider/instances/{quote(*above, safe='')}/mappers"
+        if kind == "group" and above:
+            return f"groups/{self.id('group', joined(above, '/'))}/children"
         return KINDS[kind].path
 
     def item(self, kind, key):
@@ -1596,13 +1729,13 @@ class _Writer:
             body["authenticationFlowBindingOverrides"] = {k: self.flow_id(v) if v else v for k, v in overrides.items()}
         if kind in ("federation", "federation_mapper", "component"):
             body["providerType"] = self.wanted.raw[kind, change.key]["providerType"]
-            owner = change.key.partition(":")[0]
-            body["parentId"] = self.id("federation", owner) if kind == "federation_mapper" else self.realm_id()
+            owner = split(change.key, ":")[0] if kind == "federation_mapper" else None
+            body["parentId"] = self.id("federation", owner) if owner else self.realm_id()
             body.pop("subComponents", None)
         if kind == "client_scope":
             body.setdefault("protocol", "openid-connect")
         if kind == "identity_provider_mapper":
-            body["identityProviderAlias"] = change.key.partition(":")[0]
+            body["identityProviderAlias"] = split(change.key, ":")[0]
         if kind == "organization":
             body["alias"] = body.get("alias") or body["name"]
         return body
@@ -1671,8 +1804,20 @@ class _Writer:
         self.live.raw["user", change.key] = account
         self.put(change._replace(action="modify"))
 
+    def free_mail(self, change):
+        """Remove a user who leaves, or clear the address of one who gets another, before somebody else gets it."""
+        if not hasattr(self, "holders"):
+            users = self.live.tree.get("user", {}) if unique_mail(self.live, self.wanted) else {}
+            self.holders = {fields["email"]: key for key, fields in users.items() if fields.get("email")}
+        holder = self.holders.get(change.new.get("email"))
+        if ("user", holder) in self.leaving:
+            self.attempt(self.leaving["user", holder], _Writer.remove)
+        elif holder in self.order["user"] and "email" in self.order["user"][holder].new:
+            self.attempt(Change("modify", "user", holder, {}, {"email": None}), _Writer.put)
+
     def remove(self, change):
         kind, key = change.kind, change.key
+        self.leaving.pop((kind, key), None)
         if kind == "flow":
             self.remove_flow(self.id(kind, key))
             return
@@ -1701,7 +1846,7 @@ class _Writer:
         for chunk in self.keycloak.each(post, chunks) if kind == "user" else map(post, chunks):
             done |= set(chunk)
         if kind == "group":
-            done |= {key for key in self.order[kind] if re.split(SLASH, key)[0] in done}
+            done |= {key for key in self.order[kind] if joined(split(key, "/")[:1], "/") in done}
         return [change for change in changes if change.key not in done]
 
     def import_role(self, change):
@@ -1714,16 +1859,15 @@ class _Writer:
         return None if key or any(change.new.get(field) for field in single) else self.body(change)
 
     def import_group(self, change):
-        if len(re.split(SLASH, change.key)) > 1:
-            return None
-        return self.subtree(change.key)
+        # Those at the top, with all below; the import finds them by path, and so fails where a name has a slash.
+        return self.subtree(change.key) if split(change.key, "/") == [change.key] else None
 
     def subtree(self, key):
         if not hasattr(self, "children"):
             self.children = defaultdict(list)
             for below, change in self.order["group"].items():
-                if change.action == "add" and len(words := re.split(SLASH, below)) > 1:
-                    self.children["/".join(words[:-1])].append(below)
+                if change.action == "add":
+                    self.children[joined(split(below, "/")[:-1], "/")].append(below)
         change = self.order["group"][key]
         roles = {field: render(change.new[field]) for field in ("realmRoles", "clientRoles") if field in change.new}
         below = [self.subtree(below) for below in self.children[key]]
@@ -1731,7 +1875,11 @@ class _Writer:
 
     def import_user(self, change):
         """An imported user has nothing of its own accord, so the default role, groups and actions are told."""
-        if self.wanted.raw["user", change.key].get("serviceAccountClientId"):
+        # The import takes a slash in a group's name for one between names, and spaces around a role's name away.
+        groups = (*(change.new.get("groups") or ()), *self.newcomers()["groups"])
+        granted = [*(change.new.get("realmRoles") or ()), *sum((change.new.get("clientRoles") or {}).values(), [])]
+        misread = any("/".join(split(path, "/")) != path for path in groups) or granted != [r.strip() for r in granted]
+        if misread or self.wanted.raw["user", change.key].get("serviceAccountClientId"):
             return None
         roles = [*(change.new.get("realmRoles") or []), default_role({"realm": self.keycloak.realm})]
         return {
@@ -1744,8 +1892,10 @@ class _Writer:
     def newcomers(self):
         if not hasattr(self, "_newcomers"):
             actions = self.keycloak("GET", "authentication/required-actions")
+            keys = {entry["id"]: key for (kind, key), entry in self.live.raw.items() if kind == "group"}
+            keys |= {made: ref[1] for ref, made in self.ids.items() if ref[0] == "group"}
             self._newcomers = {
-                "groups": [entry["path"] for entry in self.keycloak("GET", "default-groups")],
+                "groups": [f"/{keys[entry['id']]}" for entry in self.keycloak("GET", "default-groups")],
                 "requiredActions": [a["alias"] for a in actions if a.get("enabled") and a.get("defaultAction")],
             }
         return self._newcomers
@@ -1754,10 +1904,9 @@ class _Writer:
 
     def roles_at(self, path, old, new, client=""):
         """Add and remove roles below ``path``; of a client, or of the realm."""
-        prefix = f"{client}:" if client else ""
         for method, names in (("POST", set(new) - set(old)), ("DELETE", set(old) - set(new))):
             if names:
-                self.keycloak(method, path, [self.role(prefix + name) for name in sorted(names)])
+                self.keycloak(method, path, [self.role(client, name) for name in sorted(names)])
 
     def role_mappings(self, change, field):
         base = f"{'groups' if change.kind == 'group' else 'users'}/{self.id(change.kind, change.key)}/role-mappings"
@@ -1774,24 +1923,27 @@ class _Writer:
             return
         old, new = (self.composed(entry.get("composites")) for entry in (change.old, change.new))
         path = f"roles-by-id/{self.id(change.kind, change.key)}/composites"
-        for method, keys in (("POST", new - old), ("DELETE", old - new)):
-            if keys:
-                self.keycloak(method, path, [self.role(key) for key in sorted(keys)])
+        for method, roles in (("POST", new - old), ("DELETE", old - new)):
+            if roles:
+                self.keycloak(method, path, [self.role(*role) for role in sorted(roles)])
 
     @staticmethod
     def composed(composites):
         composites = composites or {}
-        clients = composites.get("client") or {}
-        return {*(composites.get("realm") or ()), *(f"{c}:{name}" for c, names in clients.items() for name in names)}
+        clients = {"": composites.get("realm") or (), **(composites.get("client") or {})}
+        return {(client, name) for client, names in clients.items() for name in names}
 
     def memberships(self, change, field):
         user = self.id("user", change.key)
-        old, new = set(change.old.get(field) or ()), set(change.new[field] or ())
+        old, new = (
+            {self.id("group", path.removeprefix("/")) for path in side.get(field) or ()}
+            for side in (change.old, change.new)
+        )
         if change.action == "add":  # with the default groups
-            old = {entry["path"] for entry in self.keycloak("GET", f"users/{user}/groups")}
-        for method, paths in (("PUT", new - old), ("DELETE", old - new)):
-            for path in sorted(paths):
-                self.keycloak(method, f"users/{user}/groups/{self.id('group', path.removeprefix('/'))}")
+            old = {entry["id"] for entry in self.keycloak("GET", f"users/{user}/groups")}
+        for method, groups in (("PUT", new - old), ("DELETE", old - new)):
+            for group in sorted(groups):
+                self.keycloak(method, f"users/{user}/groups/{group}")
 
     def client_scopes(self, change, field):
         """Assign client scopes; one that moves from default to optional, or back, leaves the other list first."""
@@ -2084,7 +2236,7 @@ IMPORTS = {
 def _by_client(chunk, bodies):
     roles = defaultdict(list)
     for key in chunk:
-        roles[key.partition(":")[0]].append(bodies[key])
+        roles[split(key, ":")[0]].append(bodies[key])
     return {"roles": {"client": roles}}
 
 
@@ -2103,7 +2255,7 @@ PASSES = (
     ("scope_mapping", _Writer.scope_mapping), ("group", _Writer.put), ("realm", _Writer.late_settings),
     ("identity_provider", _Writer.put), ("identity_provider_mapper", _Writer.put), ("federation", _Writer.put),
     ("federation_mapper", _Writer.put), ("component", _Writer.put), ("user", _Writer.mark_profile),
-    ("user", _Writer.put), ("organization", _Writer.put),
+    ("user", _Writer.free_mail), ("user", _Writer.put), ("organization", _Writer.put),
 )  # fmt: skip
 
 
@@ -2179,11 +2331,14 @@ class _Plan:
         self.representation = {**copy.deepcopy(representation), "realm": realm}
         self.wanted = flatten(self.representation)
         self.purge = purge
-        self.absent = {kind: set(keys) for kind, keys in (absent or {}).items()}
+        self.absent = {kind: set(map(str, keys)) for kind, keys in (absent or {}).items()}
         self.keycloak = Keycloak(realm, connection or __salt__["config.get"]("keycloak_realm") or {})
         self.notes = []
         self.live = self.read()
-        if errors := check(self.live, self.wanted):
+        if resolve_paths(self.representation, self.live, self.wanted):
+            self.wanted = flatten(self.representation)
+        errors = [*resolve_absent(self.absent, self.live), *check(self.live, self.wanted)]
+        if errors:
             raise _refusal(self.representation, errors)
         self.changes = self.difference()
         if not force:

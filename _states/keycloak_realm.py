@@ -9,6 +9,7 @@ representation of the object, but for a field ``name`` beside the one that names
 """
 
 import copy
+import re
 
 import salt.utils.args
 from salt.exceptions import CommandExecutionError
@@ -140,7 +141,8 @@ def role_absent(name, realm, connection=None):
 
 def client_role_present(name, realm, connection=None, **fields):
     """
-    Ensure that a role of a client has what is given; ``name`` is ``client:role``.
+    Ensure that a role of a client has what is given; ``name`` is ``client:role``, with ``~:`` for a colon in
+    the role's own name.
 
     .. code-block:: yaml
 
@@ -149,8 +151,8 @@ def client_role_present(name, realm, connection=None, **fields):
             - realm: physics
             - description: May edit dashboards
     """
-    client, _, role = name.rpartition(":")
-    return _present(name, realm, connection, f"roles.client.{client}", {"name": role}, fields)
+    *client, role = (word.replace("~:", ":") for word in re.split(r"(?<!~):", name))
+    return _present(name, realm, connection, f"roles.client.{':'.join(client)}", {"name": role}, fields)
 
 
 def client_role_absent(name, realm, connection=None):
@@ -168,7 +170,8 @@ def client_role_absent(name, realm, connection=None):
 
 def group_present(name, realm, connection=None, **fields):
     """
-    Ensure that a group has what is given; ``name`` is its path. The group above it must be there.
+    Ensure that a group has what is given; ``name`` is its path, with ``~/`` for a slash in a group's own name.
+    The group above it must be there.
 
     .. code-block:: yaml
 
@@ -177,7 +180,7 @@ def group_present(name, realm, connection=None, **fields):
             - realm: physics
             - attributes: {gid: [30001]}
     """
-    return _present(name, realm, connection, "groups", {"path": f"/{name.strip('/')}"}, fields)
+    return _present(name, realm, connection, "groups", {"path": f"/{name.removeprefix('/')}"}, fields)
 
 
 def group_absent(name, realm, connection=None):
@@ -190,7 +193,7 @@ def group_absent(name, realm, connection=None):
           keycloak_realm.group_absent:
             - realm: physics
     """
-    return _absent(name, realm, connection, "group", name.strip("/"))
+    return _absent(name, realm, connection, "group")
 
 
 def user_present(name, realm, connection=None, **fields):
@@ -218,7 +221,7 @@ def user_absent(name, realm, connection=None):
           keycloak_realm.user_absent:
             - realm: physics
     """
-    return _absent(name, realm, connection, "user", name.lower())
+    return _absent(name, realm, connection, "user")
 
 
 def identity_provider_present(name, realm, connection=None, **fields):
@@ -367,8 +370,8 @@ def _present(name, realm, connection, part, identity, fields):  # noqa: PLR0917
     return _reconcile(name, realm, declared, connection)
 
 
-def _absent(name, realm, connection, kind, key=None):
-    return _reconcile(name, realm, {}, connection, absent={kind: [key or name]})
+def _absent(name, realm, connection, kind):
+    return _reconcile(name, realm, {}, connection, absent={kind: [name]})
 
 
 def _reconcile(name, realm, representation, connection, **options):
