@@ -101,5 +101,21 @@ def test_what_would_not_start_is_no_kernel(tmp_path):
     broken = environment(tmp_path, "global", "broken", "b1")
     (broken / "share/jupyter/kernels/python3/kernel.json").write_text("{")
     environment(tmp_path, "global", "empty", "b2", argv=())
+    for number, content in enumerate(("[]", '{"argv": [1]}', '{"argv": ["x"], "env": 1}', "[" * 100_000)):
+        odd = environment(tmp_path, "global", f"odd{number}", f"odd{number}")
+        (odd / "share/jupyter/kernels/python3/kernel.json").write_text(content)
+    kernels.publish(tmp_path)
+    assert published(tmp_path) == {}
+
+
+def test_a_kernel_with_a_file_from_elsewhere_is_not_published(tmp_path):
+    (tmp_path / "private").write_text("of the worker")
+    for number, link in enumerate(("logo.svg", "kernel.json")):
+        file = environment(tmp_path, "marie", f"own{number}", f"b{number}") / "share/jupyter/kernels/python3" / link
+        file.unlink()
+        file.symlink_to(tmp_path / "private")
+    directory = environment(tmp_path, "marie", "own2", "b2") / "share/jupyter/kernels"
+    directory.rename(tmp_path / "kernels")
+    directory.symlink_to(tmp_path / "kernels")
     kernels.publish(tmp_path)
     assert published(tmp_path) == {}

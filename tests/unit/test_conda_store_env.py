@@ -320,7 +320,10 @@ def test_a_setting_below_is_set_above_even_if_it_looks_so_already():
 REFUSED = [
     ({"a": {"dependencies": []}}, "environments:a: one of force, keep_builds, purge"),
     ({"a/b/c": {"dependencies": []}}, "environments:a/b/c: namespace/name, each of letters"),
-    *(({name: {"dependencies": []}}, f"environments:{name}: namespace/name, each of") for name in ("a/..", "a/-rf", "-a/b")),
+    *(
+        ({name: {"dependencies": []}}, f"environments:{name}: namespace/name, each of")
+        for name in ("a/..", "a/-rf", "-a/b")
+    ),
     ({"a b/c": {"dependencies": []}}, "environments:a b/c: namespace/name, each of letters"),
     ({"managed-by-salt/c": {"dependencies": []}}, "environments:managed-by-salt/c: namespace/name"),
     ({"a/b": []}, "environments:a/b: a mapping"),

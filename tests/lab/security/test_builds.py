@@ -13,9 +13,9 @@ import uuid
 
 import pytest
 
-from tests.lab.browser import signed_in
+from tests.lab.browser import page, signed_in
 from tests.lab.harness.shell import wait_for
-from tests.lab.test_conda_store import SHARED, SIGN_IN, ask, ask_as_salt
+from tests.lab.test_conda_store import HOME, SHARED, SIGN_IN, ask, ask_as_salt
 
 PORT = 39998  # of the channel, on the master's loopback
 CHANNEL = f"http://127.0.0.1:{PORT}"
@@ -202,6 +202,12 @@ def test_a_build_that_ended_left_no_process(master, attack):
 @pytest.mark.parametrize("place", ["marie/", f"marie/{NAME}/", "physics/", ""])
 def test_a_developer_changes_no_setting(marie, place):
     assert ask(marie, "PUT", f"setting/{place}", {"conda_allowed_channels": []})[0] == 403
+
+
+def test_nobody_solves_without_signing_in(browser):
+    with page(browser) as shown:
+        shown.goto(HOME)
+        assert ask(shown, "GET", "specification/?conda=python")[0] == 403
 
 
 def test_a_namespace_s_settings_are_its_own(master):

@@ -41,17 +41,17 @@ def kernels(build, namespace, name):
         try:
             found = json.loads((source / "kernel.json").read_text())
             program, *arguments = found["argv"]
-        except (OSError, ValueError, KeyError):  # not one that would start
+            own = build / "bin" / Path(program).name
+            python = source.name in ("python3", "python")
+            suffix = "" if python else f".{source.name}"
+            title = f"{name} ({namespace})" if python else f"{found['display_name']} in {name} ({namespace})"
+            found |= {
+                "argv": [str(own) if own.exists() else program, *arguments],
+                "display_name": title,
+                "env": {"CONDA_PREFIX": str(build), "PATH": f"{build}/bin:${{PATH}}", **found.get("env", {})},
+            }
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not one that would start
             continue
-        own = build / "bin" / Path(program).name
-        python = source.name in ("python3", "python")
-        suffix = "" if python else f".{source.name}"
-        title = f"{name} ({namespace})" if python else f"{found['display_name']} in {name} ({namespace})"
-        found |= {
-            "argv": [str(own) if own.exists() else program, *arguments],
-            "display_name": title,
-            "env": {"CONDA_PREFIX": str(build), "PATH": f"{build}/bin:${{PATH}}", **found.get("env", {})},
-        }
         yield f"{namespace}.{name}{suffix}", (source, found)
 
 

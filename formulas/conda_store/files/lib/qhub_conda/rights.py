@@ -125,6 +125,15 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
     shared_namespace = Unicode(help="The namespace for everybody.").tag(config=True)
     session_hours = Integer(8, help="Hours after which people sign in again.").tag(config=True)
 
+    def authenticate_request(self, request: auth.Request, require=False):
+        """Solve only for people who make environments: conda-store asks for no permission, and pip runs code then."""
+        entity = super().authenticate_request(request, require)
+        if request.method == "GET" and request.url.path.rstrip("/").endswith("/v1/specification"):
+            needed = {auth_schema.Permissions.ENVIRONMENT_SOLVE}
+            if not entity or not self.authorization.authorize(entity, f"{entity.primary_namespace}/solve", needed):
+                raise HTTPException(403, "request not authorized")
+        return entity
+
     @property
     def home(self):
         return f"{self.public_url}/conda-store/"
