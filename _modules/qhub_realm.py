@@ -35,8 +35,8 @@ CLIENTS = {
     "grafana": ("Grafana", "/monitoring/", "/monitoring/login/generic_oauth", "grafana_client_secret"),
     "conda-store": ("conda-store", "/conda-store/", "/conda-store/oauth_callback/", "conda_store_client_secret"),
 }
-#: Seconds that a client's access tokens last, if not the realm's. When its token has ended, Grafana asks Keycloak again,
-#: which refuses a person who was locked or removed.
+#: Seconds that a client's access tokens last, if not the realm's. When its token has ended, Grafana asks Keycloak
+#: again, which refuses a person who was locked or removed.
 LIFESPANS = {"grafana": {"access.token.lifespan": "60"}}
 ACCOUNTS, DIRECTORIES = "accounts", "directories"
 OTP_ROLE = "otp-required"
