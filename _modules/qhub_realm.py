@@ -43,8 +43,8 @@ CLIENTS = {
 ADMIN_CLI = {"clientId": "admin-cli", "directAccessGrantsEnabled": False}
 #: The roles of every person.
 DEFAULT_ROLES = {"realm": ["uma_authorization"], "client": {"account": ["manage-account", "view-profile"]}}
-#: Seconds that a client's access tokens last, if not the realm's. Grafana asks Keycloak again when its token has ended: so
-#: long a person who was locked or removed stays in.
+#: Seconds that a client's access tokens last, if not the realm's. When its token has ended, Grafana asks Keycloak
+#: again, which refuses a person who was locked or removed.
 LIFESPANS = {"grafana": {"access.token.lifespan": "60"}}
 ACCOUNTS, DIRECTORIES = "accounts", "directories"
 OTP_ROLE = "otp-required"

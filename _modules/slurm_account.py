@@ -937,7 +937,7 @@ def hold(changes, busy, live):
         Mapping from association key to the number of its jobs.
 
     The associations concerned are blocked for new jobs instead; their users, their accounts and those above
-    stay until the jobs have ended.
+    stay until the jobs have ended. A user whose default account goes gets one that stays as the default.
     """
     kept = {("association", c.key) for c in changes if c[:2] == ("remove", "association") and c.key in busy}
     for _, (user, account, _) in list(kept):
@@ -946,7 +946,14 @@ def hold(changes, busy, live):
         while above:
             kept.add(("account", above))
             above = live.tree["account"].get(above, {}).get("parent")
+    accounts = {user: account for _, (user, account, _) in sorted(key for key in kept if key[0] == "association")}
+    gone = {c.key[:2] for c in changes if c[:2] == ("remove", "association") and ("association", c.key) not in kept}
     result, notes = [], []
+    for user in sorted(user for user in accounts if ("remove", "user", user) in {change[:3] for change in changes}):
+        default = live.tree["user"].get(user, {}).get("default_account")
+        if default != accounts[user] and (user, default) in gone:
+            new = {"default_account": accounts[user]}
+            result.append(Change("modify", "user", user, {"default_account": default}, new))
     for change in changes:
         if change.action != "remove" or (change.kind, change.key) not in kept:
             result.append(change)

@@ -368,6 +368,15 @@ def test_what_has_jobs_is_held_and_what_is_above_it():
     assert notes == ["user ada in b takes no new jobs and goes when its 2 job(s) have ended"]
 
 
+def test_a_user_who_is_held_in_another_account_than_the_default_gets_that_as_the_default():
+    before = {"accounts": {"a": {}, "b": {}}, "users": {"ada": {"accounts": ["a", "b"]}}}
+    live = live_of(wanted_of(before))
+    wanted = wanted_of({"accounts": before["accounts"], "users": {}})
+    changes, _ = sa.hold(sa.difference(live, wanted, "owned"), {("ada", "b", ""): 1}, live)
+    assert sa.Change("modify", "user", "ada", {"default_account": "a"}, {"default_account": "b"}) in changes
+    assert ("remove", "association", ("ada", "a", "")) in {change[:3] for change in changes}
+
+
 def test_a_blocked_association_that_is_wanted_again_is_unblocked():
     wanted = wanted_of(plenty(1))
     live = live_of(wanted)._replace(blocked=frozenset({("u0", "a", "")}))

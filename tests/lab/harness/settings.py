@@ -49,7 +49,7 @@ TEST_PACKAGES = (
     "rsync",  # which goes through ssh
 )  # fmt: skip
 # What tests need in a machine of theirs beside what the formulas install.
-TEST_NODE_PACKAGES = ("slapd", "ldap-utils")
+TEST_NODE_PACKAGES = ("slapd", "ldap-utils", "at", "cron", "libpam-systemd")
 # What the lab does without, as no registry carries it: its page for monitoring is Prometheus's own.
 ABSENT_PROGRAMS = ("grafana",)
 
