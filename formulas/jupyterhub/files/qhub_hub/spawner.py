@@ -1,6 +1,7 @@
 """A notebook server as a Slurm job: batchspawner's SlurmSpawner, which asks Slurm in the Hub's own way."""
 
 import asyncio
+import contextlib
 import functools
 import html
 import json
@@ -76,6 +77,8 @@ class NotebookSpawner(SlurmSpawner):
     submitted = 0.0  # when, on the monotonic clock
     job: tuple = ()  # its line of the queue
     certificate = ""  # of the server, PEM; a new one at each start
+    watching: asyncio.Task | None = None  # see watch
+    connected = False  # whether the watch has its connection to the server
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -195,6 +198,34 @@ class NotebookSpawner(SlurmSpawner):
         url = url_path_join(server.url, extra_path)
         return await wait_for_http_server(url, timeout, ssl_context=pinned(self.certificate))
 
+    def start_polling(self):
+        super().start_polling()
+        self.watching = asyncio.create_task(self.watch())
+
+    def stop_polling(self):
+        super().stop_polling()
+        self.watching = None
+
+    async def watch(self):
+        """Keep a connection to the server; without one, look at the job often, so that its end is noticed at once.
+
+        The route of a server goes when its job is known to have ended. The server closes a connection without requests
+        after an hour; then there is a new one.
+        """
+        this = self.watching
+        address, context = (self.server.ip, self.server.port), pinned(self.certificate)
+        while self.watching is this:
+            with contextlib.suppress(OSError):  # also of TLS, and of time
+                async with asyncio.timeout(5):
+                    reader, writer = await asyncio.open_connection(*address, ssl=context)
+                self.connected = True
+                await reader.read()
+                writer.close()
+            self.connected = False
+            if self.watching is this:
+                await self.poll_and_notify()
+                await asyncio.sleep(self.queue_interval)
+
     async def submit_batch_script(self):
         words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
         words["minutes"] = max(1, round(self.user_options["time"] * 60))
@@ -211,7 +242,7 @@ class NotebookSpawner(SlurmSpawner):
     async def query_job_status(self):
         if not self.job_id:
             return JobStatus.NOTFOUND
-        patience = self.queue_interval if self.pending else self.poll_interval / 2
+        patience = self.poll_interval / 2 if self.connected else self.queue_interval
         try:
             jobs = await queue.get(max(time.monotonic() - patience, self.submitted))
         except SlurmError as error:
