@@ -17,21 +17,35 @@ from tests.lab.harness.shell import wait_for
 
 RUNS = 3
 SOCKET = "qhub-jobs.socket"
-# A notebook server's stand-in: says its port as one does, and answers.
-STAND_IN = """#!/opt/qhub/shared/jupyterlab/bin/python
-import http.server, runpy, sys
-own = runpy.run_path("/opt/qhub/shared/bin/qhub-notebook")
-port = own["free_port"](int(sys.argv[1]), int(sys.argv[2]))
-own["tell"](port)
+# A notebook server's stand-in: reports to the Hub as one does, and answers. All of them have one certificate.
+STAND_IN = """#!/usr/bin/python3
+import http.server, json, os, random, ssl, sys, urllib.request
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
-http.server.ThreadingHTTPServer(("", port), Answer).serve_forever()
+while True:
+    try:
+        server = http.server.ThreadingHTTPServer(("", random.randint(int(sys.argv[1]), int(sys.argv[2]))), Answer)
+        break
+    except OSError:
+        pass
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[0] + ".pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+certificate = open(sys.argv[0] + ".pem").read().partition("-----BEGIN CERT")
+report = {"port": server.server_port, "certificate": certificate[1] + certificate[2]}
+headers = {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]}
+url = os.environ["JUPYTERHUB_API_URL"] + "/notebook"
+urllib.request.urlopen(urllib.request.Request(url, json.dumps(report).encode(), headers), timeout=60).close()
+server.serve_forever()
 """
 STAND_IN_PATH = "/opt/qhub/shared/bin/stand-in"
+CERTIFICATE = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+CERTIFICATE += ["-subj", "/CN=notebook.internal", "-addext", "subjectAltName=DNS:notebook.internal"]
+CERTIFICATE += ["-keyout", f"{STAND_IN_PATH}.pem"]
 # By hand, as a person on the master: the same JupyterLab by srun; prints seconds until it answers.
 BY_HAND = """
 import subprocess, sys, time, urllib.request
@@ -152,6 +166,9 @@ def crowded(lab, people=50):
         return pillar
 
     lab.master.write(STAND_IN_PATH, STAND_IN, mode="0755")
+    certificate = lab.master.run(CERTIFICATE).stdout
+    key = lab.master.read(f"{STAND_IN_PATH}.pem")
+    lab.master.write(f"{STAND_IN_PATH}.pem", key + certificate)
     try:
         with lab.pillar(users=users, partitions=partitions):
             lab.orchestrate("orch.apply")
@@ -163,7 +180,7 @@ def crowded(lab, people=50):
             realm=lambda pillar: {"realm": {"force": True}},
         ):
             lab.orchestrate("orch.apply")
-        lab.master.run(["rm", STAND_IN_PATH])
+        lab.master.run(["rm", STAND_IN_PATH, f"{STAND_IN_PATH}.pem"])
 
 
 def crowd(lab, hub):

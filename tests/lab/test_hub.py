@@ -54,15 +54,37 @@ def test_a_kernel_for_everybody_appears_by_itself(hub, marie):
         hub.master.run(["rm", "-r", f"{KERNELS}/analysis"])
 
 
-def test_a_server_says_its_port_and_nothing_else(lab, hub, marie):
+def test_a_server_reports_port_and_certificate_while_it_starts_and_nothing_else(lab, hub, marie):
     worker = lab.node(hub.jobs()["marie"]["host"])
     rows = [row.split() for row in worker.run(["scontrol", "listpids", marie]).stdout.splitlines()]
     process = next(row[0] for row in rows if row[2] == "batch")
     variables = dict(word.split("=", 1) for word in worker.read(f"/proc/{process}/environ").split("\0") if "=" in word)
     token = variables["JUPYTERHUB_API_TOKEN"]
     assert hub.ask("POST", "batchspawner", {"ip": "127.0.0.1"}, token=token, check=False).status_code == 404
-    assert hub.ask("POST", "notebook", {"port": 63001}, token=token, check=False).status_code == 403
-    assert hub.ask("POST", "notebook", {"port": 22}, token=hub.token("ada"), check=False).status_code == 403
+    report = {"port": 63001, "certificate": route(hub, "marie")["transport"]["rootCAs"][0]}
+    assert hub.ask("POST", "notebook", report, token=token, check=False).status_code == 403
+    assert hub.ask("POST", "notebook", report, token=hub.token("ada"), check=False).status_code == 403
+
+
+def test_each_start_has_its_own_certificate_and_the_front_door_accepts_only_that(hub, marie):
+    first = route(hub, "marie")
+    assert first["url"].startswith("https://")
+    assert first["transport"]["serverName"] == "notebook.internal"
+    hub.stop_server("marie")
+    hub.start_server("marie", account="physics", memory=500, time=0.5)
+    assert route(hub, "marie")["transport"]["rootCAs"] != first["transport"]["rootCAs"]
+    assert hub.ask("GET", "api", base="/user/marie/", token=None).json().keys() == {"version"}
+
+
+def route(hub, name):
+    """Return the address to which the front door sends requests for somebody's server, and how it connects there."""
+    routes = json.loads(hub.master.read(ROUTES).partition("\n")[2])["http"]
+    router = next(router for router in routes["routers"].values() if f"/user/{name}/" in router["rule"])
+    balancer = routes["services"][router["service"]]["loadBalancer"]
+    return {
+        "url": balancer["servers"][0]["url"],
+        "transport": routes["serversTransports"][balancer["serversTransport"]],
+    }
 
 
 @pytest.mark.parametrize(
@@ -149,15 +171,20 @@ def test_the_front_door_takes_no_other_routes(hub):
         hub.master.write("/run/routes", text)
         sh(hub, f"install -o jupyterhub -m 0600 /run/routes {file}.new && mv {file}.new {file}; rm /run/routes")
 
+    one = json.dumps(f"-----BEGIN CERTIFICATE-----\n{'A' * 600}\n-----END CERTIFICATE-----\n")
     evil = "".join(
         f'\n[jupyterhub.routes.router_{name}]\nroutespec = "{path}"\ntarget = "{target}"\nservice = "service_{name}"\n'
-        for name, path, target in (
-            ("a", "/auth/", "http://127.0.0.1:9999"),
-            ("b", "/user/marie/", "http://127.0.0.1:9000"),
-            ("c", "/user/ada/", "http://example.org:63001"),
-            ("d", "/user/`) || PathPrefix(`/auth/", "http://master:63001"),
-            ("e", "/user/ok/", "http://master:63001"),
-            ("f", "/user/ssh/", "http://master:22"),
+        f"data = {{certificate = {certificate}}}\n"
+        for name, path, target, certificate in (
+            ("a", "/auth/", "https://127.0.0.1:9999", one),
+            ("b", "/user/marie/", "https://127.0.0.1:9000", one),
+            ("c", "/user/ada/", "https://example.org:63001", one),
+            ("d", "/user/`) || PathPrefix(`/auth/", "https://master:63001", one),
+            ("e", "/user/ok/", "https://master:63001", one),
+            ("f", "/user/ssh/", "https://master:22", one),
+            ("g", "/user/plain/", "http://master:63001", one),
+            ("h", "/user/none/", "https://master:63001", '""'),
+            ("i", "/user/file/", "https://master:63001", '"/etc/ssl/certs/ca-certificates.crt"'),
         )
     )
     put(before + evil + "\n[tcp.routers.x]\nrule = 'HostSNI(`*`)'\nservice = 'x'\n")

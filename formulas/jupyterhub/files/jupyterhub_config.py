@@ -7,6 +7,7 @@ from pathlib import Path
 
 import qhub_hub
 from qhub_hub.login import RealmAuthenticator, groups
+from qhub_hub.pin import PinnedProxy
 from qhub_hub.spawner import NotebookSpawner
 
 c = get_config()  # noqa: F821
@@ -48,7 +49,7 @@ c.JupyterHub.tornado_settings = {
 # Servers outlive the Hub.
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.cleanup_proxy = False
-c.JupyterHub.proxy_class = "traefik_file"
+c.JupyterHub.proxy_class = PinnedProxy
 c.Proxy.should_start = False
 c.TraefikProxy.enable_setup_dynamic_config = False
 c.TraefikProxy.traefik_api_url = "http://127.0.0.1:8082"

@@ -1,6 +1,8 @@
 """A notebook server as a Slurm job: batchspawner's SlurmSpawner, which asks Slurm in the Hub's own way."""
 
 import asyncio
+import contextlib
+import functools
 import html
 import json
 import re
@@ -11,11 +13,14 @@ from batchspawner import JobStatus, SlurmSpawner
 from jinja2 import Environment
 from jupyterhub.apihandlers import default_handlers
 from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.utils import url_path_join, wait_for_http_server
 from qhub_jobs.limits import Offer, Refused
 from qhub_jobs.people import unix_groups
 from qhub_jobs.slurm import SlurmError, ask, limits, queue
 from tornado import web
 from traitlets import Dict, Float, Integer, Unicode
+
+from qhub_hub.pin import pinned
 
 # batchspawner's own lets a server set anything about itself in the Hub: the address that the Hub then goes to, even.
 default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
@@ -71,6 +76,9 @@ class NotebookSpawner(SlurmSpawner):
 
     submitted = 0.0  # when, on the monotonic clock
     job: tuple = ()  # its line of the queue
+    certificate = ""  # of the server, PEM; a new one at each start
+    watching: asyncio.Task | None = None  # see watch
+    connected = False  # whether the watch has its connection to the server
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -139,16 +147,16 @@ class NotebookSpawner(SlurmSpawner):
         return f"-{self.name}" if self.name else ""
 
     async def start(self):
-        """Submit the job, wait until its server takes connections, and return where."""
-        self.ip, self.port = "", 0
+        """Submit the job, wait until its server reports that it serves, and return where."""
+        self.ip, self.port, self.certificate = "", 0, ""
         job = await self.submit_batch_script()
         log = f"What it printed last is in ~/{LOG.format(self.suffix())}."
         deadline = None
-        while (status := await self.query_job_status()) != JobStatus.RUNNING or not await self.listens():
+        while (status := await self.query_job_status()) != JobStatus.RUNNING or not self.port:
             if status == JobStatus.NOTFOUND:
                 self.clear_state()
                 raise Said(500, f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. {log}")
-            if self.port and not deadline:
+            if status == JobStatus.RUNNING and not deadline:
                 deadline = time.monotonic() + self.http_timeout
             if deadline and time.monotonic() > deadline:
                 raise Said(500, f"JupyterLab in job {job} did not answer within {self.http_timeout} s. {log}")
@@ -156,22 +164,67 @@ class NotebookSpawner(SlurmSpawner):
         self.ip = self.job[1]
         self.db.commit()
         self.log.info("%s is at %s:%s", self._log_name, self.ip, self.port)
-        return self.ip, self.port
+        return f"https://{self.ip}:{self.port}"
 
-    async def listens(self):
-        """Whether the server has said its port and takes connections there.
+    # -- the server -----------------------------------------------------------------------------
 
-        The Hub would find out too, but waits ever longer between two attempts, and does not see a job end.
+    def get_state(self):
+        return {**super().get_state(), "certificate": self.certificate}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.certificate = state.get("certificate", "")
+
+    def clear_state(self):
+        super().clear_state()
+        self.certificate = ""
+
+    @property
+    def server(self):
+        """JupyterHub's record of the server; the Hub verifies the server by its certificate."""
+        server = super().server
+        if server is not None:
+            server.wait_up = functools.partial(self.wait_up, server)
+        return server
+
+    @server.setter
+    def server(self, server):
+        SlurmSpawner.server.fset(self, server)
+
+    async def wait_up(self, server, timeout=10, extra_path="", **_others):
+        """Wait until the holder of the certificate answers; JupyterHub's own check accepts any public authority's."""
+        if not self.certificate:  # started by a Hub that did not ask for one
+            raise TimeoutError(f"{self._log_name} has no certificate")
+        url = url_path_join(server.url, extra_path)
+        return await wait_for_http_server(url, timeout, ssl_context=pinned(self.certificate))
+
+    def start_polling(self):
+        super().start_polling()
+        self.watching = asyncio.create_task(self.watch())
+
+    def stop_polling(self):
+        super().stop_polling()
+        self.watching = None
+
+    async def watch(self):
+        """Keep a connection to the server; without one, look at the job often, so that its end is noticed at once.
+
+        The route of a server goes when its job is known to have ended. The server closes a connection without requests
+        after an hour; then there is a new one.
         """
-        if not self.port:
-            return False
-        try:
-            async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(self.job[1], self.port)
-        except OSError:
-            return False
-        writer.close()
-        return True
+        this = self.watching
+        address, context = (self.server.ip, self.server.port), pinned(self.certificate)
+        while self.watching is this:
+            with contextlib.suppress(OSError):  # also of TLS, and of time
+                async with asyncio.timeout(5):
+                    reader, writer = await asyncio.open_connection(*address, ssl=context)
+                self.connected = True
+                await reader.read()
+                writer.close()
+            self.connected = False
+            if self.watching is this:
+                await self.poll_and_notify()
+                await asyncio.sleep(self.queue_interval)
 
     async def submit_batch_script(self):
         words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
@@ -189,7 +242,7 @@ class NotebookSpawner(SlurmSpawner):
     async def query_job_status(self):
         if not self.job_id:
             return JobStatus.NOTFOUND
-        patience = self.queue_interval if self.pending else self.poll_interval / 2
+        patience = self.poll_interval / 2 if self.connected else self.queue_interval
         try:
             jobs = await queue.get(max(time.monotonic() - patience, self.submitted))
         except SlurmError as error:
@@ -248,8 +301,8 @@ async def ask_or_say(verb, **words):
         raise Said(503, f"Slurm says: {error}") from error
 
 
-class PortHandler(APIHandler):
-    """Takes the port that a server listens on, and nothing else, from that server."""
+class ReportHandler(APIHandler):
+    """Accepts the port on which a server listens and its certificate, and nothing else, from that server."""
 
     async def post(self):
         user, token = self.current_user, self.get_auth_token()
@@ -257,14 +310,19 @@ class PortHandler(APIHandler):
         spawner = next((each for each in spawners if token and each.api_token == token), None)
         if spawner is None or not spawner.pending == "spawn":
             raise web.HTTPError(403, "no server that is starting has this token")
-        port = self.get_json_body().get("port")
+        report = self.get_json_body()
+        port, certificate = report.get("port"), report.get("certificate")
         if not isinstance(port, int) or not spawner.first_port <= port <= spawner.last_port:
             raise web.HTTPError(400, "not a port for servers")
-        spawner.port = port
+        try:
+            pinned(certificate)
+        except (TypeError, ValueError) as error:
+            raise web.HTTPError(400, "not a certificate") from error
+        spawner.port, spawner.certificate = port, certificate
         self.set_status(204)
 
 
-default_handlers.append((r"/api/notebook", PortHandler))
+default_handlers.append((r"/api/notebook", ReportHandler))
 
 
 def form(offer):
