@@ -13,8 +13,6 @@ from tests.lab.browser import signed_in
 from tests.lab.harness import settings
 from tests.lab.harness.shell import run
 
-pytestmark = pytest.mark.slow
-
 # What root runs
 
 
