@@ -320,6 +320,7 @@ conda-store keeps what it has to and no more:
   },
 }) }}
 
-{{ local("conda-store", {port: ["traefik", "prometheus"], conda_store.channel_port: ["conda-store"]}) }}
+{# Builds run as the users of their namespaces: FIRST_UID and NAMESPACES in files/lib/conda-build. #}
+{{ local("conda-store", {port: ["traefik", "prometheus"], conda_store.channel_port: ["4000000000-4033554431"]}) }}
 
 {{ scrape("conda-store", {"metrics_path": "/conda-store/metrics", "static_configs": [{"targets": ["127.0.0.1:" ~ port]}]}) }}
