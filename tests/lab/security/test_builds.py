@@ -126,6 +126,8 @@ def channel(master):
     unit = ["systemd-run", "--quiet", "--collect", "--unit=attack-channel", "--uid=marie", "sh", "-c", serve]
     master.run(unit)
     try:
+        listens = ["ss", "-Hltn", f"sport = :{PORT}"]
+        wait_for("the channel is served", lambda: master.run(listens).stdout)
         yield CHANNEL
     finally:
         master.run(["systemctl", "stop", "attack-channel"], check=False)

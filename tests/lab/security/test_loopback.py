@@ -177,7 +177,7 @@ def test_every_port_of_a_service_is_lower_than_those_of_people(lab, name):
 # Connecting
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", MASTER])
+@pytest.mark.parametrize("address", ["127.0.0.1", MASTER], ids=["loopback", "own address"])
 def test_a_person_connects_to_no_port_of_services(master, address):
     targets = reachable(master, address)
     assert len(targets) > 2
