@@ -16,7 +16,8 @@ include:
   - prometheus
 
 {{ allow("traefik", "world", tcp=[80, 443, 8022, 8786]) }}
-{{ local("traefik", {8082: ["prometheus"]}) }}
+{# Traefik pings itself there, for its watchdog. #}
+{{ local("traefik", {8082: ["prometheus", "traefik"]}) }}
 
 {{ here("Traefik is here", "traefik") }}
 
