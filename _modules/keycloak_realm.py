@@ -1692,7 +1692,7 @@ class _Writer:
         if kind == "client_role":
             return f"clients/{self.id('client', *above)}/roles"
         if kind == "identity_provider_mapper":
-            return f"identity-provider/instances/{quote(*above, safe='')}/mappers"
+            return f"identity-provider/instances/{quote(above[0], safe='')}/mappers"
         if kind == "group" and above:
             return f"groups/{self.id('group', joined(above, '/'))}/children"
         return KINDS[kind].path
@@ -1729,8 +1729,8 @@ class _Writer:
             body["authenticationFlowBindingOverrides"] = {k: self.flow_id(v) if v else v for k, v in overrides.items()}
         if kind in ("federation", "federation_mapper", "component"):
             body["providerType"] = self.wanted.raw[kind, change.key]["providerType"]
-            owner = split(change.key, ":")[0] if kind == "federation_mapper" else None
-            body["parentId"] = self.id("federation", owner) if owner else self.realm_id()
+            federation = split(change.key, ":")[0] if kind == "federation_mapper" else None
+            body["parentId"] = self.id("federation", federation) if federation else self.realm_id()
             body.pop("subComponents", None)
         if kind == "client_scope":
             body.setdefault("protocol", "openid-connect")
@@ -1809,7 +1809,7 @@ class _Writer:
         if not hasattr(self, "holders"):
             users = self.live.tree.get("user", {}) if unique_mail(self.live, self.wanted) else {}
             self.holders = {fields["email"]: key for key, fields in users.items() if fields.get("email")}
-        holder = self.holders.get(change.new.get("email"))
+        holder = self.holders.get(change.new.get("email"), "")
         if ("user", holder) in self.leaving:
             self.attempt(self.leaving["user", holder], _Writer.remove)
         elif holder in self.order["user"] and "email" in self.order["user"][holder].new:

@@ -233,7 +233,9 @@ Unit conda-store-{{ kind }}.service is in place:
 systemd knows the units of builds:
   cmd.run:
     - name: systemctl daemon-reload
-    - onlyif: systemctl show --property=NeedDaemonReload --value conda-build-online.socket conda-build-offline.socket conda-build-online@0.service conda-build-offline@0.service condabuild.slice | grep -q yes
+    - onlyif: >-
+        systemctl show --property=NeedDaemonReload --value condabuild.slice conda-build-online.socket conda-build-offline.socket
+        conda-build-online@0.service conda-build-offline@0.service | grep -q yes
     - require:
       - file: Unit condabuild.slice is in place
       {% for kind in ("online", "offline") %}

@@ -48,7 +48,8 @@
     "login_attribute_path": "preferred_username", "name_attribute_path": "name",
     "email_attribute_path": "email || join('@', [preferred_username, '" ~ pillar.cluster.domain ~ "'])",
     "role_attribute_path":
-      "contains(roles[*], 'admin') && 'Admin' || contains(roles[*], 'developer') && '" ~ grafana.developer_role ~ "' || contains(roles[*], 'viewer') && 'Viewer'",
+      "contains(roles[*], 'admin') && 'Admin' || contains(roles[*], 'developer') && '" ~ grafana.developer_role
+      ~ "' || contains(roles[*], 'viewer') && 'Viewer'",
     "role_attribute_strict": true, "allow_assign_grafana_admin": false,
   },
   "analytics": {

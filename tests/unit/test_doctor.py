@@ -322,6 +322,7 @@ def test_an_export_on_the_file_system_of_private_directories_is_found(devices, f
 
 
 def test_an_nfs_server_that_exports_the_root_file_system_is_a_warning(monkeypatch):
+    monkeypatch.setattr(stores, "without_setuid", lambda _: True)
     monkeypatch.setattr(stores, "exchange", lambda *_: bytes(4) + struct.pack(">6I", 1, 1, 0, 0, 0, 0))
     here = Site({**PILLAR, "nfs": {"exports": {"home": {"path": "/"}, "shared": None}}}, [], MEMBERS, frozenset(),
                 [ROOT / "formulas"])  # fmt: skip

@@ -54,7 +54,7 @@ def test_groups_are_compared_by_their_place_in_the_tree(names):
 
 def test_paths_of_keycloak_become_keys_where_they_mean_one_group():
     live = kr.flatten({"groups": [{"name": "a/b", "subGroups": [{"name": "c"}]}, {"name": "d"}]})
-    declared = {
+    declared: dict = {
         "groups": [{"path": "/a/b/c"}, {"path": "/d/e"}, {"path": "/d/e/f"}],
         "users": [{"username": "ada", "groups": ["/a/b", "/a~/b/c", "/nowhere", "/d/e/f", "d"]}],
         "defaultGroups": ["/a/b/c"],

@@ -21,6 +21,7 @@ class Marie:
 
     def __init__(self, lab, directory, shown=None):
         self.lab, self.directory, self.shown, self.shells = lab, directory, shown, {}
+        self.job = self.waiting = ""  # the numbers of a job that runs and of one that waits
 
     def ssh(self, host, command):
         """Return the command line of ssh."""
