@@ -11,7 +11,7 @@ from tests.lab.harness.shell import wait_for
 ROUTES = "/etc/traefik/dynamic/jupyterhub-servers.yml"
 WANTED = "/var/lib/jupyterhub/routes.toml"
 HUB_PYTHON = "/opt/qhub/jupyterhub/bin/python"
-FIRST, LAST, FREE = 63001, 65000, 64999
+FIRST, LAST, FREE, OTHER = 63001, 65000, 64999, 64998
 PYTHON = "/opt/qhub/shared/jupyterlab/bin/python"
 PAGE = "page-of-marie"
 # Holds the ports between two numbers except one; takes that one as soon as it is free and a server of another person is
@@ -144,6 +144,12 @@ def ended(lab, job):
     wait_for("the job has ended", lambda: not lab.master.run(queue, check=False).stdout.strip(), timeout=60)
 
 
+def ports_are_free(worker):
+    """Wait until the kernel has released the notebook ports; a minute after the last connection."""
+    words = ["ss", "-Htan", f"sport >= :{FIRST} and sport <= :{LAST}"]
+    wait_for("the notebook ports are free", lambda: not worker.run(words).stdout.strip(), timeout=120)
+
+
 def pages(hub):
     """Return what ada sees at her address now: status and text of two pages."""
     answers = [
@@ -160,8 +166,9 @@ def routed(hub):
     return router and routes["services"][router["service"]]["loadBalancer"]["servers"][0]["url"]
 
 
-def test_a_starting_server_keeps_its_port(hub, thief):
+def test_a_starting_server_keeps_its_port(lab, hub, thief):
     """Marie's job leaves one port free and takes it when ada's server has chosen it."""
+    ports_are_free(lab.node("w2"))
     rival = thief(FREE, FIRST, LAST)
     begun = time.monotonic()
     hub.request_server("ada", partition="highmem", memory=500, check=False)
@@ -203,15 +210,16 @@ def test_the_address_of_an_ended_server_shows_nobody_else(lab, hub, thief):
 def test_a_stale_route_leads_to_nobody_else(lab, hub, thief):
     """A route with ada's certificate leads to a port of marie's: the front door and the Hub refuse her certificate."""
     hub.start_server("ada", partition="highmem", memory=500)
-    thief(FREE)
+    rival = thief(OTHER)
+    wait_for("marie's job has the port", lambda: "took" in rival.said())
     wanted = lab.master.read(WANTED)
-    stale = wanted.replace(routed(hub).rpartition(":")[2], str(FREE))
-    put(lab, stale)
+    put(lab, wanted.replace(routed(hub).rpartition(":")[2], str(OTHER)))
     try:
-        wait_for("the route leads to marie's job", lambda: routed(hub).endswith(f":{FREE}"))
+        wait_for("the route leads to marie's job", lambda: routed(hub).endswith(f":{OTHER}"))
         wait_for("the front door has the route", lambda: pages(hub)[0][0] == 500)
         assert [status for status, _ in pages(hub)] == [500, 500]
-        done = lab.master.run([HUB_PYTHON, "-c", CONNECT, WANTED, str(FREE)], check=False)
+        assert [line for line in rival.said() if line.startswith("refused")], "the front door has met marie's job"
+        done = lab.master.run([HUB_PYTHON, "-c", CONNECT, WANTED, str(OTHER)], check=False)
         assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
     finally:
         put(lab, wanted)
