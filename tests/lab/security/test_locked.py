@@ -90,7 +90,10 @@ def key(lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def apply(lab, key):
-    """Return a context in which marie has a key and this entry, ``None`` for no entry, and all is applied."""
+    """A context in which marie has a key and this entry, ``None`` for no entry, and all is applied.
+
+    At the end, the lab's own pillar is applied and no job of marie runs.
+    """
 
     @contextlib.contextmanager
     def apply(entry):
@@ -105,7 +108,9 @@ def apply(lab, key):
             lab.orchestrate("orch.apply")
             yield
 
-    return apply
+    yield apply
+    lab.orchestrate("orch.apply")
+    lab.master.run(["scancel", "--user=marie"])
 
 
 @pytest.fixture(scope="module")
