@@ -24,7 +24,11 @@ def part(nodeid, core):
 
 
 class ByPart(LoadScopeScheduling):
-    """Each part is run by one process."""
+    """Each part is run by one process. The first process, whose lab has the number that the caller chose, begins."""
+
+    @property
+    def nodes(self):
+        return sorted(super().nodes, key=lambda node: node.gateway.id)
 
     def _split_scope(self, nodeid):
         return part(nodeid, self.config.option.core)
