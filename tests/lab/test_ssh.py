@@ -510,7 +510,7 @@ def expired(hub):
 
 def of_the_server(ada):
     """Return the token that Ada's notebook server has."""
-    process = ada.node.run(["pgrep", "-o", "-u", "ada", "-f", "jupyterhub-singleuser"]).stdout.strip()
+    process = ada.node.run(["pgrep", "-o", "-u", "ada", "-f", "qhub-notebook"]).stdout.strip()
     environment = ada.node.read(f"/proc/{process}/environ").split("\0")
     return dict(each.split("=", 1) for each in environment if each)["JUPYTERHUB_API_TOKEN"]
 
