@@ -76,10 +76,10 @@ def in_service(master, name):
     return not joining and name in master.run(["sinfo", "-h", "-N", "-o", "%N"], check=False).stdout.split()
 
 
-def healthy(master, timeout=120):
+def healthy(master, timeout=300):
     """Return the doctor's page once it finds nothing wrong; raises ``RuntimeError`` with the page if it still does."""
     deadline = time.monotonic() + timeout
-    # What a highstate restarts at its end may be on its way.
+    # A service may be restarting, and an alert about errors of the front door lasts for minutes.
     while (found := master.run(["salt-run", "cluster.doctor"], check=False, timeout=120)).returncode:
         if time.monotonic() > deadline:
             raise RuntimeError(f"the lab is not healthy\n{found.stdout}{found.stderr}")
