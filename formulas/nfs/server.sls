@@ -79,7 +79,7 @@ Shared directories are mounted nosuid at boot:
 
 Shared directories are mounted nosuid:
   cmd.run:
-    - name: systemctl restart qhub-nosuid.service
+    - name: systemctl daemon-reload && systemctl restart qhub-nosuid.service
     - unless: qhub-nosuid --check {{ directories | join(" ") }}
     - require:
       - service: Shared directories are mounted nosuid at boot
