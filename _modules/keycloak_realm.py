@@ -605,7 +605,7 @@ def resolve_paths(representation, live, wanted):
 
 
 def resolve_absent(absent, live):
-    """Put the names of what is to be absent into the form of keys, in place; return what is wrong with them."""
+    """Turn the names of the objects in ``absent`` into keys, in place; return the errors in the names."""
     errors = []
     for kind, names in absent.items():
         if kind == "user":

@@ -18,7 +18,7 @@ salt._logging.shutdown_temp_handler()  # else all that Salt logs comes at the en
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_template_is_compiled_once():
-    """Keep what Jinja compiles: Salt renders each file in a new environment, whose own cache is empty."""
+    """Keep compiled Jinja templates: Salt renders each file in a new environment, whose own cache is empty."""
     compile_template, kept = jinja2.Environment.compile, {}
 
     def compile_once(environment, source, name=None, filename=None):
