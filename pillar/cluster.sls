@@ -10,6 +10,9 @@ cluster:
     address: 10.0.0.10
   # The name people type into their browser; by default the master's id in the domain above.
   # public_name: hpc.example.org
+  # The name of people's own web servers: notebooks and Dask dashboards. It needs an entry in the DNS as well; by default
+  # people.<public_name>. With *.DOMAIN each person has a name of their own (docs/security.md).
+  # people_name: people.hpc.example.org
   # Every node's address is in this network; services between nodes are bound to it.
   network: 10.0.0.0/24
   # Name servers for names outside the cluster. [] takes what the master's own resolv.conf says.

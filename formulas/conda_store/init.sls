@@ -310,6 +310,7 @@ conda-store keeps what it has to and no more:
       - file: conda-store's timer of retention is in place
 
 # Its metrics, and what it tells of its worker, are for this machine.
+{# conda-store asks for no token of a form beside the cookie, so a browser's request from another origin is refused. #}
 {{ routes("conda-store", {
   "http": {
     "routers": {
@@ -317,7 +318,10 @@ conda-store keeps what it has to and no more:
                       "service": "conda-store"},
       "conda-store-sign-in": {"rule": "PathPrefix(`/conda-store/login`) || PathPrefix(`/conda-store/oauth_callback`)", "priority": 1000,
                               "entryPoints": ["websecure"], "service": "conda-store", "middlewares": ["auth-ratelimit"]},
+      "conda-store-other-sites": {"rule": "PathPrefix(`/conda-store`) && HeaderRegexp(`Sec-Fetch-Site`, `^(same|cross)-site$`) && !Method(`GET`) && !Method(`HEAD`)",
+                                  "priority": 2000, "entryPoints": ["websecure"], "service": "conda-store", "middlewares": ["conda-store-no-other-site"]},
     },
+    "middlewares": {"conda-store-no-other-site": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 403}}},
     "services": {"conda-store": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ port}]}}},
   },
 }) }}

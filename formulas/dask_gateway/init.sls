@@ -2,10 +2,10 @@
 # What they do in Slurm, qhub-jobs does as the person (formulas/jobs).
 {% from "dask_gateway/map.jinja" import dask_gateway %}
 {% from "firewall/macros.jinja" import local %}
-{% from "traefik/macros.jinja" import routes, inside %}
+{% from "traefik/macros.jinja" import routes, inside, people_name %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set public = "https://" ~ pillar.cluster.public_name %}
-{% set settings = {"inside_url": "https://" ~ inside, "public_url": public} %}
+{% set settings = {"inside_url": "https://" ~ inside, "public_url": public, "people_name": people_name} %}
 {% do settings.update(dask_gateway) %}
 
 include:
@@ -151,7 +151,7 @@ Dask-Gateway is running:
 {{ routes("dask-gateway", {
   "http": {
     "routers": {
-      "dask-gateway": {"rule": "PathPrefix(`/gateway/api/`) || Path(`/gateway/dashboards/signed-in`)", "entryPoints": ["websecure"],
+      "dask-gateway": {"rule": "PathPrefix(`/gateway/api/`) || PathRegexp(`^/gateway/dashboards/(sign-in|signed-in|enter)$`)", "entryPoints": ["websecure"],
                        "service": "dask-gateway", "middlewares": ["dask-gateway-path"]},
       "dask-gateway-dashboards": {"rule": "PathPrefix(`/gateway/clusters/`)", "entryPoints": ["websecure"], "service": "dask-gateway-dashboards",
                                   "middlewares": ["dask-gateway-owner", "dask-gateway-anonymous", "people-servers"]},

@@ -4,7 +4,7 @@
 {% from "jupyterlab/map.jinja" import jupyterlab %}
 {% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape, scrape_secret %}
-{% from "traefik/macros.jinja" import inside %}
+{% from "traefik/macros.jinja" import inside, people_name, people_apart %}
 {% from "conda_store/map.jinja" import conda_store %}
 {% from "postgresql/macros.jinja" import database %}
 {% from "artifacts/macros.jinja" import environment %}
@@ -13,6 +13,7 @@
 {% set bundle = "/etc/ssl/certs/ca-certificates.crt" %}
 {% set settings = {
   "public_url": public,
+  "people_name": people_name if people_apart else none,
   "hub_url": "https://" ~ inside,
   "realm_url": public ~ "/auth/realms/" ~ pillar.realm.name,
   "program": jupyterlab.directory ~ "/bin/qhub-notebook",
@@ -127,7 +128,7 @@ Unit qhub-hub-routes.service is in place:
     - name: /etc/systemd/system/qhub-hub-routes.service
     - source: salt://jupyterhub/files/qhub-hub-routes.service.jinja
     - template: jinja
-    - context: {network: {{ cluster.network | json }}, first: {{ first }}, last: {{ last }}}
+    - context: {network: {{ cluster.network | json }}, first: {{ first }}, last: {{ last }}, people: {{ (people_name if people_apart else "") | json }}}
     - mode: '0644'
 
 # What is in it, the Hub and qhub-hub-routes say.

@@ -1,7 +1,7 @@
 # The front door.
 {% from "traefik/map.jinja" import traefik %}
 {% from "firewall/macros.jinja" import allow, local %}
-{% from "traefik/macros.jinja" import routes %}
+{% from "traefik/macros.jinja" import routes, people_name, people_apart, people_rule %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "artifacts/macros.jinja" import here, directory %}
 {% from "ca/macros.jinja" import certificate, master_names, master_addresses %}
@@ -38,7 +38,8 @@ Traefik's user exists:
     - shell: /usr/sbin/nologin
 
 {# Traefik asks nobody for a certificate that it has one for. #}
-{% set names = master_names | reject("equalto", pillar.cluster.public_name) | list if source == "acme" else master_names %}
+{% set names = master_names + [people_name] %}
+{% if source == "acme" %}{% set names = names | reject("in", [pillar.cluster.public_name, people_name]) | list %}{% endif %}
 {{ certificate("traefik", group="traefik", user={"user": "Traefik's user exists"}, names=names) }}
 
 {% if source == "files" %}
@@ -49,7 +50,7 @@ Site's certificate is in place:
     - key: /etc/qhub/tls/site.key
     - source: {{ files.certificate | json }}
     - key_source: {{ files.key | json }}
-    - hosts: {{ [pillar.cluster.public_name] | json }}
+    - hosts: {{ [pillar.cluster.public_name, people_name] | unique | json }}
     - group: traefik
     - require:
       - x509: Certificate of traefik is current
@@ -64,7 +65,7 @@ Traefik is configured:
     - template: jinja
     - context:
         traefik: {{ traefik | json }}
-        public_name: {{ pillar.cluster.public_name | json }}
+        names: {{ [pillar.cluster.public_name, people_name] | unique | json }}
     - makedirs: true
     - mode: '0644'
 
@@ -75,8 +76,8 @@ Program that checks routes is installed:
     - mode: '0755'
 
 {# Who asks for a name or an address that is not the master's gets nothing, whatever routes there are. #}
-{% set hosts = (master_names + master_addresses + ["localhost", "127.0.0.1"]) | unique
-    | map("regex_replace", "^(.*)$", "Host(`\\1`)") | join(" || ") %}
+{% set hosts = ((master_names + master_addresses + ["localhost", "127.0.0.1"]) | unique
+    | map("regex_replace", "^(.*)$", "Host(`\\1`)") | list + [people_rule]) | join(" || ") %}
 {# Traefik writes X-Forwarded-* itself. What else services may take for its word, a client does not get through. #}
 {% set other_headers = {"Forwarded": "", "X-Scheme": "", "X-Forwarded-Scheme": "", "X-Forwarded-Protocol": "", "X-Forwarded-Ssl": "",
                         "X-Original-Url": "", "X-Rewrite-Url": "", "Front-End-Https": ""} %}
@@ -87,14 +88,21 @@ Program that checks routes is installed:
                   "Access-Control-Expose-Headers", "Access-Control-Max-Age") %}
 {%   do origin_headers.update({header: ""}) %}
 {% endfor %}
+{# At the host names of people's servers there are these servers, and no page at which anybody signs in. #}
+{% set people_routers = {
+  "people-other-paths": {"rule": people_rule ~ " && !PathPrefix(`/user/`) && !PathPrefix(`/gateway/clusters/`) && !Path(`/gateway/dashboards/enter`)",
+                         "priority": 900000, "entryPoints": ["websecure"], "service": "nobody", "middlewares": ["no-such-page"]},
+  "people-start": {"rule": people_rule ~ " && Path(`/`)", "priority": 900001, "entryPoints": ["websecure"], "service": "nobody",
+                   "middlewares": ["to-the-front-page"]},
+} if people_apart else {} %}
 {{ routes("traefik", {
   "http": {
-    "routers": {
+    "routers": dict(people_routers, **{
       "dashboard": {"rule": "PathPrefix(`/api`) || PathPrefix(`/dashboard`)", "entryPoints": ["metrics"], "service": "api@internal"},
       "nobody": {"rule": "PathPrefix(`/`)", "priority": 1, "entryPoints": ["websecure"], "service": "nobody", "middlewares": ["no-such-page"]},
       "other-host": {"rule": "!(" ~ hosts ~ ")", "priority": 1000000, "entryPoints": ["web", "websecure"], "service": "nobody",
                      "middlewares": ["not-this-host"]},
-    },
+    }),
     "services": {"nobody": {"loadBalancer": {"servers": []}}},
     "middlewares": {
       "default-headers": {"headers": {
@@ -104,6 +112,7 @@ Program that checks routes is installed:
       }},
       "people-servers": {"headers": {"customResponseHeaders": origin_headers}},
       "auth-ratelimit": {"rateLimit": traefik.auth_rate},
+      "to-the-front-page": {"redirectRegex": {"regex": "^.*$", "replacement": "https://" ~ pillar.cluster.public_name ~ "/"}},
       "no-such-page": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 404}},
       "not-this-host": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 421}},
     },

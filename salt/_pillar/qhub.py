@@ -78,6 +78,8 @@ def ext_pillar(minion_id, pillar):
     added["highstate_token"] = token(secrets["highstate_key"], minion_id)
     public = f"{master}.{pillar['cluster'].get('domain', added['cluster'].get('domain'))}"
     added["cluster"].setdefault("public_name", pillar["cluster"].get("public_name", public))
+    public = added["cluster"].get("public_name", pillar["cluster"].get("public_name"))
+    added["cluster"]["people_name"] = pillar["cluster"].get("people_name", f"people.{public}")
     added["cluster"]["ids"] = {**ID_RANGE, **pillar["cluster"].get("ids", {})}
     if minion_id == master:
         added["members"] = members(pillar, accepted_keys(__opts__["pki_dir"]))
@@ -349,6 +351,7 @@ class Parts:
 def cross_problems(parts):
     """Yield ``(path, value, allowed)`` for what makes sense alone and not together."""
     yield from address_problems(parts)
+    yield from people_name_problems(parts)
     yield from power_problems(parts)
     yield from partition_problems(parts)
     yield from id_problems(parts)
@@ -414,6 +417,23 @@ def address_problems(parts):
         address = ipaddress.ip_address(value)
         if address not in network or address in ends:
             yield path, value, f"a host's address in {network} (cluster.network)"
+
+
+def people_name_problems(parts):
+    """The host name of people's servers is none at which people sign in, and the front door can get a certificate for it."""
+    cluster = parts.pillar.get("cluster")
+    name = cluster.get("people_name") if isinstance(cluster, dict) else None
+    if not isinstance(name, str) or any(path[0] == "cluster" for path in parts.broken if path):
+        return
+    path, ca, traefik = ("cluster", "people_name"), parts.pillar.get("ca") or {}, parts.pillar.get("traefik") or {}
+    master, domain = cluster["master"]["id"], cluster.get("domain", "cluster.internal")
+    others = [cluster.get("public_name"), master, f"{master}.{domain}", *(ca.get("names") or [])]
+    for other in others:
+        below = name.startswith("*.") and str(other).partition(".")[2] == name[2:]
+        if below or (name == other and name != cluster.get("public_name", f"{master}.{domain}")):
+            yield path, name, f"a name without {other}, where people sign in"
+    if name.startswith("*.") and (traefik.get("certificate") or {}).get("source") == "acme":
+        yield path, name, "a name without * (with traefik.certificate.source acme, which certifies single names)"
 
 
 def power_problems(parts):

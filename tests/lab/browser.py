@@ -22,12 +22,14 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
     # What a name server outside would say.
-    f"--host-resolver-rules=MAP master.cluster.internal {settings.ADDRESSES['master']}",
+    f"--host-resolver-rules=MAP *master.cluster.internal {settings.ADDRESSES['master']}",
 )
 #: The last parts of addresses on the lab's network that nothing else has.
 NUMBERS = itertools.cycle(range(201, 241))
 PAGE_TIMEOUT = 30_000  # milliseconds
 ROOT = "https://master.cluster.internal"
+#: The origin of people's own web servers.
+PEOPLE = "https://people.master.cluster.internal"
 CHOSEN = "a Password of 3 words"
 
 

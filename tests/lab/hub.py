@@ -4,7 +4,7 @@ import contextlib
 
 import requests
 
-from tests.lab.browser import ROOT
+from tests.lab.browser import PEOPLE, ROOT
 from tests.lab.harness import settings
 from tests.lab.harness.shell import wait_for
 
@@ -36,6 +36,8 @@ class Hub:
     ):
         """Ask the Hub's API, or another at ``base`` that takes its tokens as this ``kind``; ``path`` is below that."""
         headers = {"Authorization": f"{kind} {token}"} if token else {}
+        if base.startswith("/user/"):
+            headers["Host"] = PEOPLE.removeprefix("https://")
         url = f"https://{settings.ADDRESSES['master']}{base}{path}"
         answer = self.session.request(method, url, json=body, headers=headers, timeout=60, **options)
         assert answer.ok or not check, f"{answer.status_code}: {answer.text[:500]}"
@@ -156,7 +158,7 @@ def choose(shown, **chosen):
 
 def lab_is_there(shown):
     """Wait until JupyterLab can be used."""
-    shown.wait_for_url(f"{ROOT}/user/**/lab**", timeout=SPAWN_TIMEOUT)
+    shown.wait_for_url(f"{PEOPLE}/user/**/lab**", timeout=SPAWN_TIMEOUT)
     shown.locator(".jp-Launcher, .jp-DirListing").first.wait_for(timeout=SPAWN_TIMEOUT)
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.lab.browser import PEOPLE
 from tests.lab.harness.shell import wait_for
 
 SOCKET = "/run/qhub-jobs.sock"
@@ -171,20 +172,25 @@ def test_the_front_door_takes_no_other_routes(hub):
         hub.master.write("/run/routes", text)
         sh(hub, f"install -o jupyterhub -m 0600 /run/routes {file}.new && mv {file}.new {file}; rm /run/routes")
 
+    people = PEOPLE.removeprefix("https://")
     one = json.dumps(f"-----BEGIN CERTIFICATE-----\n{'A' * 600}\n-----END CERTIFICATE-----\n")
     evil = "".join(
         f'\n[jupyterhub.routes.router_{name}]\nroutespec = "{path}"\ntarget = "{target}"\nservice = "service_{name}"\n'
         f"data = {{certificate = {certificate}}}\n"
         for name, path, target, certificate in (
             ("a", "/auth/", "https://127.0.0.1:9999", one),
-            ("b", "/user/marie/", "https://127.0.0.1:9000", one),
-            ("c", "/user/ada/", "https://example.org:63001", one),
-            ("d", "/user/`) || PathPrefix(`/auth/", "https://master:63001", one),
-            ("e", "/user/ok/", "https://master:63001", one),
-            ("f", "/user/ssh/", "https://master:22", one),
-            ("g", "/user/plain/", "http://master:63001", one),
-            ("h", "/user/none/", "https://master:63001", '""'),
-            ("i", "/user/file/", "https://master:63001", '"/etc/ssl/certs/ca-certificates.crt"'),
+            ("b", f"{people}/user/marie/", "https://127.0.0.1:9000", one),
+            ("c", f"{people}/user/ada/", "https://example.org:63001", one),
+            ("d", f"{people}/user/`) || PathPrefix(`/auth/", "https://master:63001", one),
+            ("e", f"{people}/user/ok/", "https://master:63001", one),
+            ("f", f"{people}/user/ssh/", "https://master:22", one),
+            ("g", f"{people}/user/plain/", "http://master:63001", one),
+            ("h", f"{people}/user/none/", "https://master:63001", '""'),
+            ("i", f"{people}/user/file/", "https://master:63001", '"/etc/ssl/certs/ca-certificates.crt"'),
+            ("j", "/user/origin/", "https://master:63001", one),
+            ("k", "master.cluster.internal/user/origin/", "https://master:63001", one),
+            ("l", f"{people}/", "http://127.0.0.1:8081", one),
+            ("m", f"x`) || Host(`{people}/user/origin/", "https://master:63001", one),
         )
     )
     put(before + evil + "\n[tcp.routers.x]\nrule = 'HostSNI(`*`)'\nservice = 'x'\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.browser import ROOT, page, signed_in
+from tests.lab.browser import PEOPLE, ROOT, page, signed_in
 from tests.lab.harness import settings
 from tests.lab.hub import SPAWN_TIMEOUT, choose, lab_is_there, new_notebook, run_cell
 
@@ -144,8 +144,8 @@ def test_a_notebook_runs_on_a_worker_under_ones_own_account(lab, hub, notebook, 
 
 def test_a_second_person_does_not_reach_it(notebook, guest):
     notebook()
-    assert guest.goto(f"{ROOT}/user/marie/lab").status == 403
-    assert guest.goto(f"{ROOT}/user/marie/api/contents").status == 403
+    assert guest.goto(f"{PEOPLE}/user/marie/lab").status == 403
+    assert guest.goto(f"{PEOPLE}/user/marie/api/contents").status == 403
 
 
 def test_other_workers_do_not_reach_it(lab, notebook):

@@ -102,6 +102,7 @@ def test_a_site_file_shadows_the_default_for_the_top_file_too(site):
         "master": {"id": "head", "address": "10.0.0.1"},
         "network": "10.0.0.0/24",
         "public_name": "head.cluster.internal",
+        "people_name": "people.head.cluster.internal",
         "ids": {"min": 10000, "max": 60000},
     }
 

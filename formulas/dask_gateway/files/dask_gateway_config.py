@@ -32,6 +32,7 @@ c.DaskGateway.authenticator_class = HubAuthenticator
 c.JupyterHubAuthenticator.jupyterhub_api_url = "http://127.0.0.1:8081/hub/api"
 c.JupyterHubAuthenticator.jupyterhub_service_name = "dask-gateway"
 c.HubAuthenticator.public_url = settings["public_url"]
+c.HubAuthenticator.people_name = settings["people_name"]
 c.HubAuthenticator.oauth_secret = secret("hub_token")
 c.Authenticator.cache_max_age = 30  # seconds for which the Hub is not asked again about somebody
 

@@ -9,6 +9,7 @@ import qhub_hub
 from qhub_hub.login import RealmAuthenticator, groups
 from qhub_hub.pin import PinnedProxy
 from qhub_hub.spawner import NotebookSpawner
+from qhub_jobs.hosts import host_of
 
 c = get_config()  # noqa: F821
 here = Path("/etc/jupyterhub")
@@ -32,6 +33,11 @@ def jupyter_path(spawner):
 # The Hub, behind the front door
 c.JupyterHub.bind_url = "http://127.0.0.1:8000/"  # nothing listens there: the front door is the proxy
 c.JupyterHub.public_url = f"{public}/"
+if people_name := settings["people_name"]:  # people's servers have another origin than the Hub
+    c.JupyterHub.subdomain_host = public
+    c.JupyterHub.subdomain_hook = lambda name, domain, kind: host_of(name, people_name) if kind == "user" else domain
+    # A server with a name of its own gets no cookie of another server, and cannot set one for the Hub.
+    c.JupyterHub.cookie_host_prefix_enabled = people_name.startswith("*.")
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:8081"
 c.JupyterHub.db_url = "postgresql+psycopg:///jupyterhub?host=/run/postgresql"
 c.JupyterHub.upgrade_db = True

@@ -1,17 +1,12 @@
 """Dashboards of Dask clusters: who finds them, and who sees them."""
 
-import http.client
+import itertools
 import json
-import socket
-import ssl
 
 import pytest
 
-from tests.lab.browser import ROOT, page, signed_in
-from tests.lab.harness import settings
-from tests.lab.hub import CA
+from tests.lab.browser import PEOPLE, ROOT, page, signed_in
 
-HOST = "master.cluster.internal"
 #: What is known to show code, keys and logs of a cluster, and the first step of the page's websocket.
 PAGES = ("status", "info/main/workers.html", "json/counts.json", "individual-progress", "status/ws", "metrics")
 
@@ -43,30 +38,6 @@ def cluster(lab, hub):
         lab.wait_for("no job is left", lambda: not lab.master.run(["squeue", "-h", "--name=dask"]).stdout, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def ask(lab, tmp_path_factory):
-    """Return a function that asks the front door, with the path exactly as given, for (status, headers, body)."""
-    ca = tmp_path_factory.mktemp("ca") / "ca.crt"
-    ca.write_text(lab.master.read(CA))
-    context = ssl.create_default_context(cafile=ca)
-
-    def ask(path, headers=None, method="GET"):
-        connection = http.client.HTTPSConnection(HOST, timeout=30)
-        plain = socket.create_connection((settings.ADDRESSES["master"], 443), timeout=30)
-        connection.sock = context.wrap_socket(plain, server_hostname=HOST)
-        try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
-            for key, value in (headers or {}).items():
-                connection.putheader(key, value)
-            connection.endheaders()
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read().decode(errors="replace")
-        finally:
-            connection.close()
-
-    return ask
-
-
 def test_slurm_prints_no_cluster_s_name(lab, cluster):
     for words in (
         ["squeue", "--format=%all"],
@@ -79,14 +50,19 @@ def test_slurm_prints_no_cluster_s_name(lab, cluster):
         assert cluster not in shown, words
 
 
+@pytest.mark.parametrize("origin", [ROOT, PEOPLE])
 @pytest.mark.parametrize("path", PAGES)
-def test_who_is_not_signed_in_sees_nothing(ask, cluster, path):
-    status, _, text = ask(f"/gateway/clusters/{cluster}/{path}")
+def test_who_is_not_signed_in_sees_nothing(ask, cluster, path, origin):
+    status, _, text = ask(f"/gateway/clusters/{cluster}/{path}", origin=origin)
     assert (status, "dask" in text.lower()) == (401, False), text[:200]
 
 
 def test_a_browser_is_sent_to_sign_in(ask, browser, cluster):
-    status, headers, _ = ask(f"/gateway/clusters/{cluster}/status", {"Accept": "text/html"})
+    for origin in (ROOT, PEOPLE):
+        status, headers, _ = ask(f"/gateway/clusters/{cluster}/status", {"Accept": "text/html"}, origin=origin)
+        path = f"/gateway/dashboards/sign-in?next=/gateway/clusters/{cluster}/status"
+        assert (status, headers["Location"]) == (302, ROOT + path)
+    status, headers, _ = ask(path)
     assert status == 302
     assert headers["Location"].startswith(f"{ROOT}/hub/api/oauth2/authorize?")
     assert all(word in headers["Set-Cookie"] for word in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/gateway/"))
@@ -125,17 +101,16 @@ def test_no_spelling_of_the_address_leads_past_it(ask, cluster, path):
         "X-Forwarded-Method": "OPTIONS",
         "Cookie": "dask-dashboards=; dask-dashboards=marie",
     }
-    for headers in ({}, forged):
-        status, _, text = ask(path.format(cluster), headers)
+    for headers, origin in itertools.product(({}, forged, {**forged, "Accept": "text/html"}), (ROOT, PEOPLE)):
+        status, _, text = ask(path.format(cluster), headers, origin=origin)
         assert status >= 300, text[:200]
         assert "Dask: Status" not in text
 
 
 def test_a_token_of_another_kind_is_no_way_in(ask, hub, cluster):
     for kind in ("token", "jupyterhub", "Bearer"):
-        status, *_ = ask(
-            f"/gateway/clusters/{cluster}/status", {"Authorization": f"{kind} {hub.standing_token('guest')}"}
-        )
+        words = {"Authorization": f"{kind} {hub.standing_token('guest')}"}
+        status, *_ = ask(f"/gateway/clusters/{cluster}/status", words, origin=PEOPLE)
         assert status == 401
 
 
@@ -145,6 +120,7 @@ def test_another_person_is_refused_also_an_administrator(lab, browser, cluster, 
         for path in ("status", "json/counts.json"):
             status, text = shown.goto(f"{ROOT}/gateway/clusters/{cluster}/{path}").status, shown.inner_text("body")
             assert (status, "no cluster of yours" in text) == (403, True)
+            assert shown.url == f"{PEOPLE}/gateway/clusters/{cluster}/{path}"
         unknown = shown.goto(f"{ROOT}/gateway/clusters/{'0' * 32}/status").status
         assert (unknown, shown.inner_text("body")) == (403, text), "which clusters exist is not told"
 
@@ -152,22 +128,19 @@ def test_another_person_is_refused_also_an_administrator(lab, browser, cluster, 
 def test_the_owner_s_dashboard_works_until_signing_out(lab, browser, ask, cluster):
     with signed_in(lab, browser, "marie") as shown:
         shown.goto(f"{ROOT}/gateway/clusters/{cluster}/status")
-        assert shown.url == f"{ROOT}/gateway/clusters/{cluster}/status", (
-            "the Hub asks nothing of who is signed in there"
-        )
+        address = f"/gateway/clusters/{cluster}/json/counts.json"
+        assert shown.url == f"{PEOPLE}/gateway/clusters/{cluster}/status", "the Hub asks nothing of who is signed in there"
         shown.wait_for_function("document.title == 'Dask: Status'")
         shown.locator("canvas").first.wait_for()  # which needs the websocket
-        counts = shown.evaluate(
-            "async address => (await fetch(address)).json()", f"/gateway/clusters/{cluster}/json/counts.json"
-        )
+        counts = shown.evaluate("async address => (await fetch(address)).json()", address)
         assert counts["workers"] == 1
         assert "dask-dashboards" not in shown.evaluate("document.cookie"), "no script of the page gets the key"
         held = {each["name"]: each["value"] for each in shown.context.cookies() if each["name"] == "dask-dashboards"}
         cookie = {"Cookie": f"dask-dashboards={held['dask-dashboards']}"}
-        address = f"/gateway/clusters/{cluster}/json/counts.json"
-        assert ask(address, cookie)[0] == 200
+        assert ask(address, cookie, origin=PEOPLE)[0] == 200
+        assert ask(address, cookie)[0] == 401, "a dashboard is not shown where people sign in"
         shown.goto(f"{ROOT}/hub/logout")
-        lab.wait_for("the session has ended", lambda: ask(address, cookie)[0] == 401, timeout=60)
+        lab.wait_for("the session has ended", lambda: ask(address, cookie, origin=PEOPLE)[0] == 401, timeout=60)
 
 
 def test_a_sign_in_that_did_not_begin_here_is_refused(ask):
@@ -185,3 +158,11 @@ def test_the_gateway_has_no_right_at_the_hub(lab, hub):
     assert hub.ask("GET", "user", token=secret).json()["name"] == "dask-gateway"
     for path in ("users", "users/marie", "proxy", "services", "groups"):
         assert hub.ask("GET", path, token=secret, check=False).status_code in (403, 404), path
+
+
+def test_a_ticket_that_nobody_was_given_is_refused(ask):
+    for query in ("", "?ticket=", "?ticket=abc"):
+        status, headers, _ = ask(f"/gateway/dashboards/enter{query}", origin=PEOPLE)
+        assert (status, headers["Set-Cookie"]) == (400, None), query
+    for path in ("/hub/home", "//evil.example.org/", "https://evil.example.org/", "/gateway/clusters/x"):
+        assert ask(f"/gateway/dashboards/sign-in?next={path}")[0] == 400, path

@@ -1,10 +1,12 @@
 """Dashboards of clusters: each is shown to the cluster's owner alone, who is signed in at the Hub.
 
 The front door asks :meth:`Dashboards.allowed` before it passes on a request for ``/gateway/clusters/NAME/...``
-(Traefik's forwardAuth). A browser without a session is sent to the Hub, of which the gateway is an OAuth client, and
-comes back to :meth:`Dashboards.signed_in` with a code, for which the gateway gets a token. The token stays here; the
-browser gets a cookie with a random key. Sessions are kept in memory: after a restart of the gateway the browser is sent
-through the Hub again, which asks nothing of somebody who is signed in there.
+(Traefik's forwardAuth). A dashboard is a program of its owner's, so it is shown at the host name of the owner's servers.
+A browser without a session there is sent to :meth:`Dashboards.sign_in` at the public name, and on to the Hub, of which
+the gateway is an OAuth client. The browser comes back to :meth:`Dashboards.signed_in` with a code, for which the gateway
+gets a token, and takes a ticket to :meth:`Dashboards.enter` at the other host name. The token stays here; the browser
+gets a cookie with a random key. Sessions are kept in memory: after a restart of the gateway the browser is sent through
+the Hub again, which asks nothing of somebody who is signed in there.
 """
 
 import asyncio
@@ -16,10 +18,12 @@ from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
+from qhub_jobs.hosts import host_of
 
 RECHECK = 30  # seconds after which the Hub is asked again whether a token is good
 FORGET = 12 * 3600  # seconds after which a session that nobody uses is forgotten
 BEGUN = 600  # seconds that somebody has to sign in
+TICKET = 60  # seconds that a browser has to go from one host name to the other
 SESSION, STATE = "dask-dashboards", "dask-dashboards-state-"  # names of cookies
 CLIENT = "service-dask-gateway"
 PATH = "/gateway/"  # of the cookies
@@ -39,20 +43,24 @@ class Dashboards:
 
     public_url, hub_url
         The front door, and the Hub's API as the gateway reaches it.
+    people_name
+        Host name of people's servers, or ``*.DOMAIN``.
     secret
         The secret of the gateway as the Hub's OAuth client.
     name_of
         Coroutine function that returns the name of the person a token is for. Raises HTTPUnauthorized.
     """
 
-    def __init__(self, public_url, hub_url, secret, name_of):
-        self.public_url, self.hub_url, self.secret, self.name_of = public_url, hub_url, secret, name_of
+    def __init__(self, public_url, people_name, hub_url, secret, name_of):
+        self.public_url, self.people_name, self.hub_url = public_url, people_name, hub_url
+        self.secret, self.name_of = secret, name_of
         self.callback = f"{public_url}/gateway/dashboards/signed-in"
-        self.sessions = {}
+        self.sessions, self.tickets = {}, {}
 
     def routes(self):
         """Return the routes for the gateway's application."""
-        return [web.get("/dashboards/allowed", self.allowed), web.get("/dashboards/signed-in", self.signed_in)]
+        handlers = (self.allowed, self.sign_in, self.signed_in, self.enter)
+        return [web.get(f"/dashboards/{each.__name__.replace('_', '-')}", each) for each in handlers]
 
     async def allowed(self, request):
         """Answer the front door: 200 for the owner of the cluster; else what the browser gets."""
@@ -61,10 +69,11 @@ class Dashboards:
         if not match:
             raise web.HTTPNotFound
         name = await self.person(request)
-        if name is None:
+        host = request.headers.get("X-Forwarded-Host", "")
+        if name is None or host != host_of(name, self.people_name):
             if "text/html" not in request.headers.get("Accept", ""):
                 raise web.HTTPUnauthorized
-            return self.to_sign_in(path)
+            raise web.HTTPFound(f"{self.public_url}/gateway/dashboards/sign-in?{urlencode({'next': path})}")
         cluster = await request.app["backend"].get_cluster(match[1])
         if cluster is None or cluster.username != name:
             raise web.HTTPForbidden(
@@ -90,8 +99,11 @@ class Dashboards:
                 session.checked = time.monotonic()
         return session.name
 
-    def to_sign_in(self, path):
+    async def sign_in(self, request):
         """Send a browser to the Hub; a cookie remembers where it comes back to."""
+        path = request.query.get("next", "")
+        if not CLUSTER.fullmatch(path):
+            raise web.HTTPBadRequest(text="This is no dashboard.")
         state = secrets.token_urlsafe(16)
         asked = {"client_id": CLIENT, "response_type": "code", "redirect_uri": self.callback, "state": state}
         response = web.HTTPFound(f"{self.public_url}/hub/api/oauth2/authorize?{urlencode(asked)}")
@@ -117,12 +129,25 @@ class Dashboards:
         except aiohttp.ClientError as error:
             raise web.HTTPForbidden(text="JupyterHub did not confirm who you are. Open the dashboard again.") from error
         now = time.monotonic()
+        self.tickets = {key: each for key, each in self.tickets.items() if each[0].checked > now - TICKET}
+        ticket = secrets.token_urlsafe()
+        self.tickets[ticket] = session, path
+        host = host_of(session.name, self.people_name)
+        response = web.HTTPFound(f"https://{host}/gateway/dashboards/enter?{urlencode({'ticket': ticket})}")
+        response.del_cookie(STATE + state, path=PATH)
+        return response
+
+    async def enter(self, request):
+        """Give a browser with a ticket its session, at the host name of the person's servers."""
+        session, path = self.tickets.pop(request.query.get("ticket", ""), (None, ""))
+        now = time.monotonic()
+        if session is None or session.checked < now - TICKET or request.host != host_of(session.name, self.people_name):
+            raise web.HTTPBadRequest(text="This sign-in took too long. Open the dashboard again.")
         self.sessions = {key: each for key, each in self.sessions.items() if each.checked > now - FORGET}
         key = secrets.token_urlsafe()
         self.sessions[key] = session
-        response = web.HTTPFound(self.public_url + path)
+        response = web.HTTPFound(path)
         self.set_cookie(response, SESSION, key)
-        response.del_cookie(STATE + state, path=PATH)
         return response
 
     async def token(self, code):

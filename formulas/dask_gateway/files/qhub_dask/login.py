@@ -13,11 +13,14 @@ class HubAuthenticator(JupyterHubAuthenticator):
     """JupyterHubAuthenticator, which takes a token that the Hub does not know for an error of its own."""
 
     public_url = Unicode(help="Where the front door is.").tag(config=True)
+    people_name = Unicode(help="Host name of people's servers, or *.DOMAIN.").tag(config=True)
     oauth_secret = Unicode(help="The gateway's secret as an OAuth client of the Hub.").tag(config=True)
 
     async def setup(self, app):
         await super().setup(app)
-        dashboards = Dashboards(self.public_url, self.jupyterhub_api_url, self.oauth_secret, self.name_of)
+        dashboards = Dashboards(
+            self.public_url, self.people_name, self.jupyterhub_api_url, self.oauth_secret, self.name_of
+        )
         app.add_routes(dashboards.routes())
 
     async def name_of(self, token):
