@@ -149,7 +149,7 @@ Exporter of blackbox is configured:
                 "/gateway/api/health", "/conda-store/api/v1/"] %}
 {% set targets = {
   "http": pages | map("regex_replace", "^", "https://" ~ public_name) | list,
-  "tls": [public_name ~ ":443"],
+  "tls": [public_name, pillar.cluster.people_name | replace("*", "any")] | unique | map("regex_replace", "$", ":443") | list,
   "ssh": [public_name ~ ":8022"],
   "tcp": [public_name ~ ":8786", master.address ~ ":" ~ slurm.config.SlurmctldPort, master.address ~ ":" ~ slurm.database.config.DbdPort],
 } %}

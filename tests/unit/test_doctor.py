@@ -1,5 +1,6 @@
 """The doctor: a fault is told once; what it reads out of what others print; its page."""
 
+import dataclasses
 import datetime
 import http.server
 import json
@@ -203,7 +204,7 @@ def test_the_page_says_what_is_wrong_and_what_to_do():
 
 
 PILLAR = {
-    "cluster": {"name": "lab", "public_name": "hpc", "master": {"id": "master", "address": "10.0.0.1"}},
+    "cluster": {"name": "lab", "public_name": "hpc", "people_name": "people.hpc", "master": {"id": "master", "address": "10.0.0.1"}},
     "nodes": {"w1": {}, "w2": {}},
     "base": {"time_sync": True},
 }
@@ -524,6 +525,38 @@ def test_certificates_that_end():
     assert door.soon("x", now + datetime.timedelta(100), now) is None
     assert door.soon("x", now + datetime.timedelta(3), now) == "x: its certificate ends in 3 days"
     assert door.soon("x", now - datetime.timedelta(3), now) == "x: its certificate ended on 2025-12-29"
+
+
+ADDRESSES = {"hpc": "10.0.0.1", "people.hpc": "10.0.0.1", "any.people.hpc": "10.0.0.1", "elsewhere": "10.9.9.9"}
+
+
+@pytest.mark.parametrize(
+    ("people_name", "fault"),
+    [
+        ("people.hpc", None),
+        ("*.people.hpc", None),
+        ("hpc", "people's servers have the front door's name hpc: a page of one person can act as its readers"),
+        ("elsewhere", "elsewhere has the address 10.9.9.9, which is not that of hpc"),
+        ("unknown", "unknown has no address (unknown: Name or service not known): add the name to the DNS, beside hpc"),
+    ],
+)
+def test_the_name_of_people_s_servers(monkeypatch, people_name, fault):
+    def resolve(name, port):
+        if name not in ADDRESSES:
+            raise OSError(f"{name}: Name or service not known")
+        return [(2, 1, 6, "", (ADDRESSES[name], port))]
+
+    front = SimpleNamespace(headers={"Location": "https://hpc/"}, text="")
+    monkeypatch.setattr(door.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(door, "fetch", lambda *arguments, **options: front)
+    pillar = {**PILLAR, "cluster": {**PILLAR["cluster"], "people_name": people_name}}
+    here = dataclasses.replace(site(), pillar=pillar)
+    if fault is None:
+        assert door.people(here) == people_name
+    else:
+        with pytest.raises(Fault) as found:
+            door.people(here)
+        assert found.value.lines == [fault]
 
 
 def test_keycloaks_refusal_is_in_its_own_words():

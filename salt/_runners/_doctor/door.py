@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 from cryptography import x509
 
 from .ask import TRUSTED, exchange, fetch, fetch_json, reason, words
-from .engine import Absent, Fault
+from .engine import Absent, Fault, Warned
 
 #: Days that a certificate has to be valid still.
 DAYS = 14
@@ -43,7 +43,7 @@ def traefik(site):
 
 def certificates(site):
     """Every certificate is for its name, from whom the nodes trust, and valid for some time."""
-    ends = {f"port {port}": presented(site, port) for port in PORTS}
+    ends = {f"port {port}, {name}": presented(site, port, name) for port in PORTS for name in host_names(site)}
     for path in (AUTHORITY, *sorted(SERVICES.glob("*.crt"))):
         ends[str(path)] = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -53,16 +53,21 @@ def certificates(site):
     return f"valid until {min(ends.values()):%Y-%m-%d} at least"
 
 
-def presented(site, port):
-    """Return when the certificate ends that the front door shows at a port, once it is verified."""
+def host_names(site):
+    """Return the host names that people's browsers use: the front door's, and one of people's own servers."""
+    return sorted({site.public_name, site.people_name.replace("*", "any")})
+
+
+def presented(site, port, name):
+    """Return when the certificate ends that the front door shows at a port for a host name, once it is verified."""
     context = ssl.create_default_context(cafile=TRUSTED)
     try:
         with socket.create_connection((site.address, port), 10) as plug, context.wrap_socket(
-            plug, server_hostname=site.public_name
+            plug, server_hostname=name
         ) as tls:  # fmt: skip
             return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"").not_valid_after_utc
     except OSError as error:
-        raise Fault(f"port {port}, {site.public_name}: {reason(error)}") from None
+        raise Fault(f"port {port}, {name}: {reason(error)}") from None
 
 
 def soon(name, end, now):
@@ -71,6 +76,25 @@ def soon(name, end, now):
     if days > DAYS:
         return None
     return f"{name}: its certificate " + (f"ended on {end:%Y-%m-%d}" if days < 0 else f"ends in {days:.0f} days")
+
+
+def people(site):
+    """The host name of people's servers leads to the front door, and to no page at which people sign in."""
+    if site.people_name == site.public_name:
+        raise Warned(
+            f"people's servers have the front door's name {site.public_name}: a page of one person can act as its readers"
+        )
+    *_, name = sorted(host_names(site), key=lambda each: each != site.public_name)
+    try:
+        found = {each: {info[4][0] for info in socket.getaddrinfo(each, 443)} for each in (site.public_name, name)}
+    except OSError as error:
+        raise Fault(f"{name} has no address ({reason(error)}): add the name to the DNS, beside {site.public_name}") from None
+    if not found[name] & found[site.public_name]:
+        raise Fault(f"{name} has the address {', '.join(sorted(found[name]))}, which is not that of {site.public_name}")
+    answer = fetch(f"https://{name}/", expect=(302,))
+    if answer.headers.get("Location", "") != f"https://{site.public_name}/":
+        raise Fault(f"https://{name}/: another service's answer: {words(answer.text)}")
+    return site.people_name
 
 
 def realm(site):

@@ -80,6 +80,11 @@ class Site:
         return self.pillar["cluster"]["public_name"]
 
     @property
+    def people_name(self):
+        """The host name of people's servers, or ``*.DOMAIN``."""
+        return self.pillar["cluster"]["people_name"]
+
+    @property
     def realm(self):
         """The address of the people's realm."""
         return f"https://{self.public_name}/auth/realms/{self.pillar['realm']['name']}"

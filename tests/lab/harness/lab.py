@@ -128,11 +128,11 @@ The lab is up: https://{name}/
 
 {run(master.command(["sinfo", "-o", "%12P %5a %11l %5D %6t %N"])).stdout}
 Open it in a browser on this machine:
-  1. the name                   echo '{address} {name}' >> /etc/hosts
+  1. the name                   echo '{address} {name} people.{name}' >> /etc/hosts
   2. the certificate authority  {settings.STATE}/ca.crt (import the file into the browser)
   3. a first password for Ada   {on_master} CMD='qhub-keycloak password ada'
 From another machine: {prefix}QHUB_LAB_PUBLISH=1 make lab opens the ports {doors()} of this machine to it.
-Give the browser there the same file, and the name {name} for this machine's address.
+Give the browser there the same file, and the names {name} and people.{name} for this machine's address.
 
 Next:
   run a job as Ada              {on_master} CMD='runuser -u ada -- srun hostname'
