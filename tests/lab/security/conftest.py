@@ -21,7 +21,7 @@ def ask(lab, tmp_path_factory):
     ca.write_text(lab.master.read(CA))
     context = ssl.create_default_context(cafile=ca)
 
-    def ask(path, headers=None, method="GET", origin=ROOT):
+    def ask(path, headers=None, method="GET", origin=ROOT, body=None):
         host = origin.removeprefix("https://")
         connection = http.client.HTTPSConnection(host, timeout=30)
         plain = socket.create_connection((settings.ADDRESSES["master"], 443), timeout=30)
@@ -30,7 +30,9 @@ def ask(lab, tmp_path_factory):
             connection.putrequest(method, path, skip_accept_encoding=True)
             for key, value in (headers or {}).items():
                 connection.putheader(key, value)
-            connection.endheaders()
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body.encode())))
+            connection.endheaders(body.encode() if body is not None else None)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode(errors="replace")
         finally:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.lab import nfs
+
 MARIE = "marie"
 #: The user or group of the master whose rights the attacker wants, and the attribute of a file that names it.
 VICTIMS = (("postgres", "uid"), ("slurm", "uid"), ("traefik", "uid"), ("keycloak", "uid"), ("shadow", "gid"))
@@ -38,3 +40,47 @@ def test_slurm_takes_no_trigger_from_a_worker(lab):
         assert "presently disabled" in refused.stderr
     finally:
         lab.master.run(["scancel", job])
+
+
+#: Commands of a minion that reach for the master or for another minion, and what shows that they succeeded.
+SALT = {
+    "a command on every minion": ("publish.publish '*' cmd.run 'echo GOT''-IN'", "GOT-IN"),
+    "a command on the master": ("publish.publish master cmd.run 'echo GOT''-IN'", "GOT-IN"),
+    "a runner": ("publish.runner manage.up", "w2"),
+    "a runner that removes a key": ("publish.runner key.delete w2", "w2"),
+    "another minion's data": ("mine.get '*' grains.items", "localhost"),
+    "the shadow file": ("cp.get_file_str salt://../../../../etc/shadow", "root:"),
+    "the shadow file, encoded": ("cp.get_file_str salt://%2e%2e/%2e%2e/%2e%2e/etc/shadow", "root:"),
+    "the shadow file, by its path": ("cp.get_file_str salt:///etc/shadow", "root:"),
+    "the site's pillar": ("cp.get_file_str salt://../pillar/cluster.sls", "cluster:"),
+    "secrets, as files": ("cp.get_file_str salt://secrets/master.sls", "keycloak"),
+    "the authority's key": ("cp.get_file_str salt://ca/ca.key", "PRIVATE"),
+    "a file onto the master": ("cp.push /etc/hostname", "True"),
+    "secrets of services": ("pillar.items unmask=True", "jupyterhub_crypt_key"),
+    "secrets, by an override": (
+        "pillar.items pillar='{\"cluster\": {\"master\": {\"id\": \"w1\"}}}' unmask=True", "jupyterhub_crypt_key"),
+    "secrets, by another environment": ("pillar.items pillarenv=master saltenv=master unmask=True", "jupyterhub_crypt_key"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", SALT)
+def test_a_minion_reaches_no_master_and_no_other_minion(lab, attack):
+    arguments, sign = SALT[attack]
+    command = f"timeout 60 salt-call --log-level=quiet {arguments} 2>&1"
+    shown = lab.node("w1").run(["sh", "-c", command], check=False, timeout=90).stdout
+    assert sign not in shown, shown[:500]
+    assert lab.master.run(["test", "-e", "/etc/salt/pki/master/minions/w2"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["/home", "/opt/qhub/shared"])
+def test_root_of_a_worker_is_nobody_for_the_nfs_server(lab, path):
+    """Root does not write in the directory of homes, and not into the shared software."""
+    written = nfs.nfs(lab, "w1", "nfs-cp", f"{path}/root-was-here", "/etc/hostname", who=nfs.ROOT, check=False)
+    assert written.returncode
+    assert lab.master.run(["test", "-e", f"{path}/root-was-here"], check=False).returncode
+
+
+@pytest.mark.parametrize("port", [3000, 5432, 6379, 8080, 8081, 8082, 9090, 9093, 9104, 9187])
+def test_no_inner_port_of_the_master_answers(lab, port):
+    connect = f"import socket; socket.create_connection(('master', {port}), 3)"
+    assert lab.node("w1").run(["python3", "-c", connect], check=False).returncode
