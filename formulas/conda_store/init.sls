@@ -77,8 +77,9 @@ conda has a history:
     - makedirs: true
     - mode: '0644'
 
+# The directory above is root's: its owner could put a link in the place of a directory that a state changes as root.
 {% for name, user, group, mode in (
-    ("", "conda-worker", "conda-worker", "0755"),
+    ("", "root", "root", "0755"),
     ("/store", "conda-worker", "conda-worker", "0755"),
     ("/environments", "conda-worker", "conda-worker", "0755"),
     ("/jupyter", "conda-worker", "conda-worker", "0755"),

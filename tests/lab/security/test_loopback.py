@@ -168,6 +168,34 @@ def test_every_socket_that_listens_is_declared(lab, name):
     assert datagrams <= {"53"}, "names"
 
 
+#: Beginnings of the paths of Unix sockets to which everybody may connect, and why.
+SOCKETS = {
+    "/run/dbus/system_bus_socket": "dbus: asks polkit who may do what",
+    "/run/systemd/": "systemd: answers, or asks for root by the peer's uid",
+    "/run/ssh-unix-local/socket": "sshd: asks for a key, as on port 22",
+    "/run/slurm/sack.socket": "Slurm: makes credentials in the peer's name",
+    "/run/slurmctld/sack.socket": "Slurm: makes credentials in the peer's name",
+    "/run/slurmdbd/sack.socket": "Slurm: makes credentials in the peer's name",
+    "/run/mysqld/mysqld.sock": "MariaDB: lets in users with the peer's name",
+    "/run/postgresql/.s.PGSQL.": "PostgreSQL: lets in users with the peer's name",
+    "/var/run/postgresql/.s.PGSQL.": "PostgreSQL: lets in users with the peer's name",
+}
+
+
+@pytest.mark.parametrize("name", settings.NODES)
+def test_every_unix_socket_for_everybody_is_known(lab, name):
+    """A socket to which a person can connect asks by itself who the person is."""
+    node = lab.node(name)
+    paths = sorted({line.split()[4] for line in node.run(["ss", "-Hlx"]).stdout.splitlines()})
+    script = 'for path in "$@"; do test -w "$path" && echo "$path"; done; true'
+    files = [path for path in paths if path.startswith("/")]
+    writable = node.run(["runuser", "-u", "marie", "--", "sh", "-c", script, "sh", *files]).stdout.split()
+    table = [f"{path:<60}  {'everybody' if path in writable else 'its users'}" for path in files]
+    print(f"{name}: Unix socket, who may connect", *table, sep="\n")
+    unknown = " ".join(path for path in writable if not path.startswith(tuple(SOCKETS)))
+    assert not unknown
+
+
 @pytest.mark.parametrize("name", settings.NODES)
 def test_every_port_of_a_service_is_lower_than_those_of_people(lab, name):
     node = lab.node(name)
