@@ -15,6 +15,7 @@ import difflib
 import hmac
 import importlib
 import ipaddress
+import re
 import shlex
 from pathlib import Path
 
@@ -45,6 +46,8 @@ SYSTEM_NAMES = (Path("/etc/passwd"), Path("/etc/group"))
 MISSHAPEN = {"type", "required", "format"}
 #: A value is not shown where a key above it has one of these words.
 SECRET = ("secret", "password", "token", "private")
+#: A user, a password or a token in an address, which is not shown either.
+CREDENTIAL = re.compile(r"(://)[^/\s]*(@)|(?<=/t/)()[^/\s]+()")
 SCALARS = ["string", "number", "boolean", "null"]
 
 
@@ -291,6 +294,8 @@ def shown(path, value):
     if secret or "PRIVATE KEY" in str(value):
         return "**"
     words: dict[type, str] = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
+    if isinstance(value, str):
+        value = CREDENTIAL.sub(r"\1**\2", value)
     text = next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 

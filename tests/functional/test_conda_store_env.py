@@ -335,7 +335,7 @@ def test_settings_are_part_of_what_is_built_and_do_not_leak(site, space):
     channels = {"conda_default_channels": [site.channels.tiny]}
     top = {"settings": {**OPTIONS["settings"], "conda_default_channels": ["main"]}}
     assert (
-        "conda_default_channels: only what is also in environments:settings"
+        "conda_default_channels: only what is also in environments.settings"
         in site.state(**told(**channels))["comment"]
     )
     site.apply(**told(**channels), options=top)
