@@ -75,6 +75,10 @@ CONNECTION = {
 }
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 UNSOUND = ("QUEUED", "BUILDING", "FAILED", "CANCELED")
+OFFLINE = re.compile(r"Max retries exceeded with url|Temporary failure in name resolution|Network is unreachable")
+PYPI_UNREACHABLE = (
+    "packages in {pip: [...]} come from the internet, which this machine does not reach; take them from a conda channel"
+)
 LEFT_BEHIND = "stuck in BUILDING state"  # what conda-store writes into the log of a build without a worker
 
 __load__ = ["apply", "diff", "export", "rebuild", "token"]  # the rest is for tests and for these
@@ -103,7 +107,7 @@ class _Refused(ValueError):
 
 #: A user, a password or a token in an address, as in https://user:password@host and https://host/t/TOKEN/channel.
 CREDENTIAL = re.compile(r"(?:https?|ftp)://[^/\s]*@|://[^/\s:]*:[^/\s]*@|://\S*/t/[^/\s]+")
-PACKAGE_ALLOWED = "a package such as numpy>=2: no option (-r, --...), no password or token in an address"
+PACKAGE_ALLOWED = "a package such as python=3.13: no option (-r, --...), no password or token in an address"
 CHANNEL_ALLOWED = "a channel such as conda-forge, without a password or token in its address"
 
 
@@ -216,6 +220,13 @@ def _dependencies(value):
                 raise _Refused(allowed, f"[{number}]") from None
             raise _Refused(error.allowed, path + error.path if "pip" in path else path, error.value) from None
     return kinds(value)
+
+
+def from_pypi(specification):
+    """Whether a specification or a lockfile has packages from PyPI; pure."""
+    if lock := specification.get("lockfile"):
+        return any(package["manager"] == "pip" for package in lock["package"])
+    return bool(kinds(specification["dependencies"])["pip"])
 
 
 def kinds(dependencies):
@@ -916,6 +927,8 @@ class _Plan:
     def words(self, number):
         """Return how a build ended, with the end of its log."""
         build, log = self.store.build(number), self.store.log(number)
+        if OFFLINE.search(log) and from_pypi(build["specification"]["spec"]):
+            return f"build {number} is {build['status']}: {PYPI_UNREACHABLE}"
         solver = re.search(r'^  "message": (".+"),?$', log, re.MULTILINE)  # conda's own words, in JSON
         lines = json.loads(solver[1]).splitlines() if solver else log.splitlines()
         said = build["status_info"] or "\n".join([line.rstrip() for line in lines if line.strip()][-TAIL:])

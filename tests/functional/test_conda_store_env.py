@@ -174,6 +174,24 @@ def test_a_build_that_fails_leaves_what_works_and_is_not_repeated(site, space):
     site.quiet({"x": ["alpha"]})
 
 
+def test_packages_from_pypi_are_out_of_reach_without_the_internet(site):
+    packages = ["alpha", {"pip": ["six"]}]
+    bad = site.state({"x": {"channels": [site.channels.tiny], "dependencies": packages}})
+    assert bad["result"] is False, bad["comment"]
+    assert "is FAILED: packages in {pip: [...]} come from the internet, which this machine" in bad["comment"]
+    assert "Traceback" not in bad["comment"]
+
+
+def test_what_people_made_with_options_of_pip_keeps_nothing_from_being_applied(site):
+    specification = {"name": "theirs", "channels": [site.channels.tiny], "dependencies": ["alpha", {"pip": ["--pre"]}]}
+    site.apply({"x": ["alpha"]})
+    body = {"namespace": site.space, "specification": json.dumps(specification)}
+    build = site.machine.ask("POST", "specification/", body).json()["data"]["build_id"]
+    assert site.machine.finished(build)["status"] == "FAILED"
+    site.apply({"x": ["beta"]})
+    assert site.linked() == {"alpha 1.1", "beta 2.0"}
+
+
 def test_channels_keep_their_order_and_a_word_asks_for_another_build(site):
     both = [site.channels.tiny, site.channels.second]
     told: dict[str, dict] = {name: {"channels": both, "dependencies": ["alpha"]} for name in ("x", "y")}
