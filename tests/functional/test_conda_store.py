@@ -224,8 +224,8 @@ def test_a_namespace_is_the_one_of_its_name_alone(machine):
         assert machine.submit("physxlab", "more", "python", token=developer, check=False).status_code == 403
         wider = {"role_bindings": {"physxlab/*": ["viewer"]}}
         assert machine.ask("POST", "token/", wider, token=developer, check=False).status_code == 400
-    (rights,) = json.loads(in_machine(machine, RIGHTS, [["ada", ["developer"], ["/accounts/phys.lab"]]]))
-    assert rights == {"ada/*": ["admin"], "phys.lab/*": ["developer"], "global/*": ["viewer"]}
+    (rights,) = json.loads(in_machine(machine, RIGHTS, [["ada.lovelace", ["developer"], ["/accounts/phys.lab"]]]))
+    assert rights == {"ada.lovelace/*": ["admin"], "phys.lab/*": ["developer"], "global/*": ["viewer"]}
     for name in ("phys.lab", "phys_lab", "physxlab"):
         machine.ask("DELETE", f"environment/{name}/own/")
 
