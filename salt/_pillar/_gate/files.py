@@ -102,9 +102,9 @@ def read(roots, name):
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode(errors="replace")
-        raise UnreadableError([line(name, *position(before), "a character is not UTF-8")]) from None
+        raise UnreadableError([line(name, position(before), "a character is not UTF-8")]) from None
     if odd := yaml.reader.Reader.NON_PRINTABLE.search(text):
-        raise UnreadableError([line(name, *position(text[: odd.start()]), "a control character is not allowed")])
+        raise UnreadableError([line(name, position(text[: odd.start()]), "a control character is not allowed")])
     try:
         declared = yaml.load(text, Loader=Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
@@ -112,13 +112,13 @@ def read(roots, name):
     except RecursionError:
         raise UnreadableError([f"{name}.sls: too many brackets are open"]) from None
     if not isinstance(declared or {}, dict):
-        raise UnreadableError([line(name, 0, 0, "the file has to be a mapping ({} for none)")])
+        raise UnreadableError([line(name, (0, 0), "the file has to be a mapping ({} for none)")])
     return declared or {}
 
 
-def line(name, row, column, reason):
-    """Return one line for a mistake in ``NAME.sls``; row and column count from 0."""
-    return f"{name}.sls, line {row + 1}, column {column + 1}: {reason}"
+def line(name, place, reason):
+    """Return one line for a mistake in ``NAME.sls``; ``place`` is its row and column, which count from 0."""
+    return f"{name}.sls, line {place[0] + 1}, column {place[1] + 1}: {reason}"
 
 
 def position(before):
@@ -127,7 +127,7 @@ def position(before):
 
 
 def explained(error, text):
-    """Return the row, the column (both from 0) and the reason of a YAML error, without any of the file's values."""
+    """Return the place (row and column, from 0) and the reason of a YAML error, without any of the file's values."""
     place = error.problem_mark
     if error.context_mark and (place is None or error.problem == "found unexpected end of stream"):
         place = error.context_mark
@@ -135,12 +135,12 @@ def explained(error, text):
     row = rows[place.line] if place.line < len(rows) else ""
     indentation = row[: len(row) - len(row.lstrip())]
     if "\t" in indentation:
-        return place.line, indentation.index("\t"), "a tab is not allowed: indent with spaces"
+        return (place.line, indentation.index("\t")), "a tab is not allowed: indent with spaces"
     reason = WORDS.get(error.problem) or QUOTED.sub("**", str(error.problem))
     first = error.context_mark.line if error.context_mark else place.line
     if any(sign in each for each in rows[first : place.line + 1] for sign in ("{%", "{{", "{#")):
         reason += " (Jinja is not read in pillar files)"
-    return place.line, place.column, reason
+    return (place.line, place.column), reason
 
 
 def overlay(base, extra):
