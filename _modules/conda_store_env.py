@@ -75,6 +75,10 @@ CONNECTION = {
 }
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 UNSOUND = ("QUEUED", "BUILDING", "FAILED", "CANCELED")
+OFFLINE = re.compile(r"Max retries exceeded with url|Temporary failure in name resolution|Network is unreachable")
+PYPI_UNREACHABLE = (
+    "packages in {pip: [...]} come from the internet, which this machine does not reach; take them from a conda channel"
+)
 LEFT_BEHIND = "stuck in BUILDING state"  # what conda-store writes into the log of a build without a worker
 
 __load__ = ["apply", "diff", "export", "rebuild", "token"]  # the rest is for tests and for these
@@ -89,7 +93,39 @@ def __virtual__():
 
 
 class _Refused(ValueError):
-    """A declared value is not what its field allows; the second argument is a path below the field."""
+    """A declared value is not what its field allows: what is allowed, the path below the field, the value to show."""
+
+    def __init__(self, allowed, path="", value=None):
+        super().__init__(allowed)
+        self.allowed, self.path, self.value = allowed, path, value
+
+    def line(self, path):
+        """Return the line about it, the same that the pillar's gate prints; ``path`` is the field's."""
+        value = "" if self.value is None else f"{shown(self.value)} is not allowed: "
+        return f"{path}{self.path}: {value}{self.allowed}"
+
+
+#: A user, a password or a token in an address, as in https://user:password@host and https://host/t/TOKEN/channel.
+CREDENTIAL = re.compile(r"(?:https?|ftp)://[^/\s]*@|://[^/\s:]*:[^/\s]*@|://\S*/t/[^/\s]+")
+PACKAGE_ALLOWED = "a package such as python=3.13: no option (-r, --...), no password or token in an address"
+CHANNEL_ALLOWED = "a channel such as conda-forge, without a password or token in its address"
+
+
+def masked(value):
+    """Return ``value`` (text, or lists and mappings of it) with ``**`` for each credential in an address; pure."""
+    if isinstance(value, dict):
+        return {key: masked(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [masked(entry) for entry in value]
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return re.sub(r"(://\S*?/t/)[^/\s]+", r"\1**", re.sub(r"://[^/\s]*@", "://**@", value))
+
+
+def shown(value):
+    """Return a text for a message: short, and without credentials; pure."""
+    text = repr(masked(value))
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _text(value):
@@ -116,6 +152,27 @@ def _texts(value):
     return [" ".join(entry.split()) for entry in value]
 
 
+def _listed(value, pattern, allowed):
+    """Return a list of texts that all match ``pattern`` and have no credential."""
+    texts = _texts(value)
+    for number, text in enumerate(texts):
+        if not pattern.match(text) or CREDENTIAL.search(text):
+            raise _Refused(allowed, f"[{number}]", text)
+    return texts
+
+
+def _channels(value):
+    return _listed(value, re.compile(""), CHANNEL_ALLOWED)
+
+
+def _channel_alias(value):
+    return _channels([_text(value)])[0]
+
+
+def _packages(value):
+    return _listed(value, PACKAGE, PACKAGE_ALLOWED)
+
+
 def _mapping(value):
     if not isinstance(value, dict):
         raise _Refused("a mapping")
@@ -138,25 +195,48 @@ def _artifacts(value):
     return value
 
 
+PACKAGE = re.compile(r"(?:[^\s\[\]=<>]+::)?([A-Za-z0-9_][\w.-]*)")
+
+
 def _package(text):
     """Return the package that a conda or PyPI dependency names, in small letters; ``""`` if none."""
-    match = re.match(r"(?:[^\s\[\]=<>]+::)?([A-Za-z0-9_][\w.-]*)", text)
+    match = PACKAGE.match(text)
     return match[1].lower() if match else ""
 
 
 def _dependencies(value):
-    """Canonical: ``{"conda": [...], "pip": [...]}``, sorted."""
-    conda, pip = set(), set()
+    """Canonical: ``{"conda": [...], "pip": [...]}``, sorted; refuses what no build can install."""
     for number, entry in enumerate(value if isinstance(value, list) else [None]):
+        path = f"[{number}]"
         try:
             if isinstance(entry, dict) and set(entry) == {"pip"}:
-                pip.update(_texts(entry["pip"]))
+                path += ".pip"
+                _packages(entry["pip"])
             else:
-                conda.update(_texts([entry]))
-        except _Refused:
-            raise _Refused("a list of packages such as python=3.13, at most one {pip: [...]}", f"[{number}]") from None
-    if odd := sorted(entry for entry in conda | pip if not _package(entry) and not entry.startswith("--")):
-        raise _Refused(f"a list of packages, which {odd[0]!r} is not")
+                _packages([entry])
+        except _Refused as error:
+            if error.value is None:
+                allowed = "a list of packages such as python=3.13, at most one {pip: [...]}"
+                raise _Refused(allowed, f"[{number}]") from None
+            raise _Refused(error.allowed, path + error.path if "pip" in path else path, error.value) from None
+    return kinds(value)
+
+
+def from_pypi(specification):
+    """Whether a specification or a lockfile has packages from PyPI; pure."""
+    if lock := specification.get("lockfile"):
+        return any(package["manager"] == "pip" for package in lock["package"])
+    return bool(kinds(specification["dependencies"])["pip"])
+
+
+def kinds(dependencies):
+    """Return a specification's packages as ``{"conda": [...], "pip": [...]}``, sorted; pure."""
+    conda, pip = set(), set()
+    for entry in dependencies:
+        if isinstance(entry, dict):
+            pip.update(_texts(entry["pip"]))
+        else:
+            conda.update(_texts([entry]))
     return {"conda": sorted(conda), "pip": sorted(pip)}
 
 
@@ -177,6 +257,9 @@ def _lockfile(value):
         for entry in lock.get("package") or [None]
     ):
         raise _Refused("a lockfile of conda-lock, or where one is (salt://..., a path)")
+    for number, entry in enumerate(lock["package"]):
+        if CREDENTIAL.search(str(entry["url"])):
+            raise _Refused("an address without a password or token", f".package[{number}].url", entry["url"])
     return lock
 
 
@@ -187,10 +270,11 @@ SETTINGS = {  # conda-store's settings -> what they take
     "build_artifacts_kept_on_deletion": _artifacts,
 }
 LOWER_SETTINGS = {  # those that namespaces and environments can have too
-    **dict.fromkeys(("conda_solve_platforms", "conda_default_channels", "conda_allowed_channels"), _texts),
-    **dict.fromkeys((f"conda_{kind}_packages" for kind in ("default", "required", "included")), _texts),
-    **dict.fromkeys((f"pypi_{kind}_packages" for kind in ("default", "required", "included")), _texts),
-    "conda_channel_alias": _text,
+    "conda_solve_platforms": _texts,
+    **dict.fromkeys(("conda_default_channels", "conda_allowed_channels"), _channels),
+    **dict.fromkeys((f"conda_{kind}_packages" for kind in ("default", "required", "included")), _packages),
+    **dict.fromkeys((f"pypi_{kind}_packages" for kind in ("default", "required", "included")), _packages),
+    "conda_channel_alias": _channel_alias,
     "build_artifacts": _artifacts,
 }
 SETTINGS |= LOWER_SETTINGS
@@ -206,7 +290,7 @@ def _fields(table):
             try:
                 table[key](entry)
             except _Refused as error:
-                raise _Refused(error.args[0], f".{key}{''.join(error.args[1:])}") from None
+                raise _Refused(error.allowed, f".{key}{error.path}", error.value) from None
         return {key: table[key](entry) for key, entry in value.items()}
 
     return fields
@@ -215,7 +299,7 @@ def _fields(table):
 # key -> what it takes, and its canonical form. Everything else follows from these tables.
 ENVIRONMENT = {
     "description": _text,
-    "channels": _texts,
+    "channels": _channels,
     "dependencies": _dependencies,
     "variables": _variables,
     "lockfile": _lockfile,
@@ -257,13 +341,13 @@ def declare(environments):
         for key, value in (entry or {}).items() if isinstance(entry, dict | None) else [(None, entry)]:
             if key not in table:
                 errors.append(
-                    f"{path}: a mapping" if key is None else f"{path}:{key}: one of {', '.join(sorted(table))}"
+                    f"{path}: a mapping" if key is None else f"{path}.{key}: one of {', '.join(sorted(table))}"
                 )
                 continue
             try:
                 taken[key] = table[key](value)
             except _Refused as error:
-                errors.append(f"{path}:{key}{''.join(error.args[1:])}: {error.args[0]}")
+                errors.append(error.line(f"{path}.{key}"))
         return taken
 
     if not isinstance(environments, dict):
@@ -272,7 +356,7 @@ def declare(environments):
     options |= take("environments", OPTIONS, top)
     for name, entry in environments.items():
         if "/" in str(name):
-            path = f"environments:{name}"
+            path = f"environments.{name}"
             found["environments"][name] = take(path, ENVIRONMENT, entry)
             if not all(map(NAME.fullmatch, name.split("/"))) or name.count("/") != 1 or name.startswith(f"{LEDGER}/"):
                 errors.append(f"{path}: namespace/name, each of {NAME_ALLOWED}")
@@ -280,17 +364,17 @@ def declare(environments):
             found["namespaces"].setdefault(name.split("/")[0], {})
     namespaces = environments.get("namespaces") or {}
     if not isinstance(namespaces, dict):
-        errors, namespaces = [*errors, "environments:namespaces: a mapping"], {}
+        errors, namespaces = [*errors, "environments.namespaces: a mapping"], {}
     for name, entry in namespaces.items():
-        found["namespaces"][name] = take(f"environments:namespaces:{name}", NAMESPACE, entry)
+        found["namespaces"][name] = take(f"environments.namespaces.{name}", NAMESPACE, entry)
         if not NAME.fullmatch(str(name)) or name == LEDGER:
-            errors.append(f"environments:namespaces:{name}: a name of {NAME_ALLOWED}")
+            errors.append(f"environments.namespaces.{name}: a name of {NAME_ALLOWED}")
     settings = options.pop("settings")
-    for kind, path in (("namespaces", "environments:namespaces"), ("environments", "environments")):
+    for kind, path in (("namespaces", "environments.namespaces"), ("environments", "environments")):
         for name, entry in found[kind].items():
             for key in sorted(set(entry.get("settings", {})) - set(settings)):
                 errors.append(
-                    f"{path}:{name}:settings:{key}: only what is also in environments:settings, "
+                    f"{path}.{name}.settings.{key}: only what is also in environments.settings, "
                     "without which conda-store lets it leak into other namespaces"
                 )
     return Declared(found["environments"], found["namespaces"], settings, options), errors
@@ -313,15 +397,15 @@ def effective(entry, settings):
     if "lockfile" in entry:
         return {"lockfile": entry["lockfile"]}
     dependencies = entry.get("dependencies", {"conda": [], "pip": []})
-    kinds = {}
+    found = {}
     for kind, word in (("conda", "conda"), ("pip", "pypi")):
         chosen = list(dependencies[kind] or settings[f"{word}_default_packages"])
         names = {_package(text) for text in chosen}
         included = [text for text in settings[f"{word}_included_packages"] if _package(text) not in names]
-        kinds[kind] = sorted({*chosen, *included})
+        found[kind] = sorted({*chosen, *included})
     return {
         "channels": entry.get("channels") or list(settings["conda_default_channels"]),
-        "dependencies": kinds["conda"] + ([{"pip": kinds["pip"]}] if kinds["pip"] else []),
+        "dependencies": found["conda"] + ([{"pip": found["pip"]}] if found["pip"] else []),
         "variables": entry.get("variables") or None,
     }
 
@@ -339,9 +423,9 @@ def disallowed(entry, settings):
     allowed = settings["conda_allowed_channels"]
     if odd := [c for c in specification["channels"] if allowed and address(c) not in map(address, allowed)]:
         yield "channels", f"{', '.join(odd)} is not among conda_allowed_channels ({', '.join(allowed)})"
-    kinds = _dependencies(specification["dependencies"])
+    present = kinds(specification["dependencies"])
     for kind, word in (("conda", "conda"), ("pip", "pypi")):
-        missing = {_package(p) for p in settings[f"{word}_required_packages"]} - {_package(p) for p in kinds[kind]}
+        missing = {_package(p) for p in settings[f"{word}_required_packages"]} - {_package(p) for p in present[kind]}
         if missing:
             yield "dependencies", f"{', '.join(sorted(missing))} must be among them ({word}_required_packages)"
 
@@ -353,7 +437,7 @@ def content(specification):
         custom = (lock.get("metadata") or {}).get("custom_metadata") or {}
         return {"lockfile": sorted(packages), "rebuild": custom.get("salt_rebuild", "")}
     told = re.match(r"salt rebuild=(.*) channels=", specification.get("prefix") or "")
-    dependencies = _dependencies(specification["dependencies"])
+    dependencies = kinds(specification["dependencies"])
     return {
         "channels": specification["channels"],
         "dependencies": dependencies["conda"] + ([{"pip": dependencies["pip"]}] if dependencies["pip"] else []),
@@ -555,7 +639,7 @@ def guard(changes, live, declared):
             reason = f"{count} of {len(there)} would be removed, more than purge_limit:share = {limit['share']}"
         else:
             continue
-        raise CommandExecutionError(f"Refusing to remove {kind}s: {reason}. environments:force overrides.")
+        raise CommandExecutionError(f"Refusing to remove {kind}s: {reason}. environments.force overrides.")
 
 
 # -- conda-store -------------------------------------------------------------------------------------
@@ -565,7 +649,7 @@ class Answer(CommandExecutionError):
     """conda-store refused a request; the message is its own words."""
 
     def __init__(self, message, status):
-        super().__init__(message)
+        super().__init__(masked(message))
         self.status = status
 
 
@@ -810,18 +894,18 @@ class _Plan:
         names = {*self.live.namespaces, *self.declared.namespaces}
         for name, entry in self.declared.namespaces.items():
             for other in sorted(set(entry.get("roles", {})) - names):
-                path = f"environments:namespaces:{name}:roles:{other}"
+                path = f"environments.namespaces.{name}.roles.{other}"
                 self.errors.append(f"{path}: a namespace that is there or declared")
         for name, entry in self.declared.environments.items():
             there, pin = self.live.environments.get(name), entry.get("current_build")
             if not pin:
                 for key, allowed in disallowed(entry, levels(name, self.live, self.declared)[2]):
-                    self.errors.append(f"environments:{name}:{key}: {allowed}")
+                    self.errors.append(f"environments.{name}.{key}: {allowed}")
             elif not there or there["builds"] is not None:
                 usable = [str(build["id"]) for build in (there or {}).get("builds") or [] if build["usable"]]
                 if str(pin) not in usable:
                     told = "one of its builds that are complete and not deleted"
-                    self.errors.append(f"environments:{name}:current_build: {told}: {', '.join(usable) or 'none'}")
+                    self.errors.append(f"environments.{name}.current_build: {told}: {', '.join(usable) or 'none'}")
         self.refuse()
 
     def failed(self):
@@ -843,6 +927,8 @@ class _Plan:
     def words(self, number):
         """Return how a build ended, with the end of its log."""
         build, log = self.store.build(number), self.store.log(number)
+        if OFFLINE.search(log) and from_pypi(build["specification"]["spec"]):
+            return f"build {number} is {build['status']}: {PYPI_UNREACHABLE}"
         solver = re.search(r'^  "message": (".+"),?$', log, re.MULTILINE)  # conda's own words, in JSON
         lines = json.loads(solver[1]).splitlines() if solver else log.splitlines()
         said = build["status_info"] or "\n".join([line.rstrip() for line in lines if line.strip()][-TAIL:])
@@ -856,17 +942,17 @@ class _Plan:
             specification = wanted(name, self.live, self.declared)
             if fields.get("build", {}).get("new") != NEW or "lockfile" in specification:
                 continue
-            kinds = _dependencies(specification["dependencies"])
+            asked = kinds(specification["dependencies"])
             old = self.packages(there["build"]) if there and there["sound"] else []
             seconds = self.live.settings[""]["conda_max_solve_time"] + 60
-            question = {"channel": specification["channels"], "conda": kinds["conda"], "pip": kinds["pip"]}
+            question = {"channel": specification["channels"], "conda": asked["conda"], "pip": asked["pip"]}
             try:
                 solved = self.store("GET", "v1/specification/", timeout=seconds, **question)["solve"]
             except Answer as error:
                 errors[name] = f"conda-store cannot solve it, or not in time; its worker's log has the words ({error})"
                 continue
             if there:
-                fields |= _packages(old, self.named(solved, old, kinds["conda"]))
+                fields |= _versions(old, self.named(solved, old, asked["conda"]))
         return errors
 
     def packages(self, build):
@@ -883,7 +969,7 @@ class _Plan:
         return [known[row["package_id"]] for row in solved if row["package_id"] in known]
 
 
-def _packages(old, new):
+def _versions(old, new):
     """Return ``{"packages": {"old", "new"}}`` of two lists of packages, or ``{}`` if they are alike."""
     before, after = ({row["name"]: row["version"] for row in rows} for rows in (old, new))
     names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
@@ -1060,7 +1146,7 @@ class _Writer:
             self.delete(name, set(fields["builds"]["old"]) - set(fields["builds"]["new"]))
         if there and fields.get("build", {}).get("new") == NEW:
             old = self.plan.packages(there["build"]) if there["sound"] else []
-            fields |= _packages(old, self.plan.packages(build))
+            fields |= _versions(old, self.plan.packages(build))
         if there and there["builds"] is None and not fields:
             return
         number = str(there.get("id") or self.store("GET", path)["data"]["id"])
@@ -1160,11 +1246,11 @@ def diff(environments=None, pillar=False, solve=False, connection=None, absent=N
     errors = plan.failed()
     if solve:
         errors |= plan.solve()
-    return {"changes": plan.changes, "notes": plan.notes, "error": _lines(errors)}
+    return {"changes": masked(plan.changes), "notes": plan.notes, "error": _lines(errors)}
 
 
 def _lines(errors):
-    return "\n".join(f"{name}: {words}" for name, words in errors.items())
+    return masked("\n".join(f"{name}: {words}" for name, words in errors.items()))
 
 
 def apply(environments=None, pillar=False, connection=None, absent=None):
@@ -1195,12 +1281,13 @@ def apply(environments=None, pillar=False, connection=None, absent=None):
             name = label.partition("/")[2]
             if name not in errors:
                 errors[name] = f"conda-store took it, but still differs: {json.dumps(fields)[:500]}"
-    return {"changes": plan.changes, "notes": plan.notes, "error": _lines(errors)}
+    return {"changes": masked(plan.changes), "notes": plan.notes, "error": _lines(errors)}
 
 
 def export(connection=None):
     """
-    Return what conda-store has in the declared form: declared, it changes nothing.
+    Return what conda-store has in the declared form: declared, it changes nothing. Credentials in addresses, which
+    nobody may declare, are ``**``.
 
     connection
         As of :func:`diff`.
@@ -1239,7 +1326,7 @@ def export(connection=None):
             parts["lockfile"] = specification["lockfile"]
         parts |= {"description": there["description"]} if there["description"] else {}
         told[name] = parts | own(store("GET", f"v1/setting/{_path(name)}/")["data"], spaces[name.split("/")[0]])
-    return {**told, "settings": pinned} if pinned else told
+    return masked({**told, "settings": pinned} if pinned else told)
 
 
 def rebuild(name, connection=None):

@@ -1,8 +1,9 @@
 """
-The gate of the pillar: nothing reaches a minion that does not make sense.
+The gate of the pillar: it reads the pillar's files, and nothing reaches a minion that does not make sense.
 
 Salt calls :func:`ext_pillar` on the master whenever it compiles a minion's pillar. A problem raises; Salt
-then refuses to apply states on that minion, so nothing is touched until the pillar is corrected.
+then refuses to apply states on that minion, so nothing is touched until the pillar is corrected. Only the minion's id,
+as the master has authenticated it, decides which files a minion gets: grains, which a minion sets itself, never do.
 
 Master configuration::
 
@@ -12,15 +13,21 @@ Master configuration::
 
 import difflib
 import hmac
+import importlib
 import ipaddress
+import re
 import shlex
 from pathlib import Path
 
 import jsonschema_rs
 import yaml
+from _gate import files, homes
+
+for part in (files, homes):
+    importlib.reload(part)  # a master that runs keeps what it imported before the checkout changed
+overlay = files.overlay
 
 __opts__: dict
-__salt__: dict
 
 #: How many problems one message lists, and how many names it offers for one value.
 MOST_PROBLEMS, MOST_NAMES = 50, 40
@@ -39,6 +46,8 @@ SYSTEM_NAMES = (Path("/etc/passwd"), Path("/etc/group"))
 MISSHAPEN = {"type", "required", "format"}
 #: A value is not shown where a key above it has one of these words.
 SECRET = ("secret", "password", "token", "private")
+#: A user, a password or a token in an address, which is not shown either.
+CREDENTIAL = re.compile(r"(://)[^/\s]*(@)|(?<=/t/)()[^/\s]+()")
 SCALARS = ["string", "number", "boolean", "null"]
 
 
@@ -53,26 +62,34 @@ def ext_pillar(minion_id, pillar):
     minion_id
         The id the pillar is compiled for.
     pillar
-        The merged pillar so far (files, earlier external pillars, and pillar given on a command line).
+        The merged pillar so far (earlier external pillars, and pillar given on a command line).
 
-    Returns what is merged into the pillar: the schema's defaults (``cluster``, ``artifacts``, ``realm``,
-    ``monitoring``), the minion's ``roles`` and ``highstate_token`` (by which a return is known to be its own), and for
-    the master's own id ``members: {id: {address, roles, features, weight, power}}``: the master, and every node of the
-    pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how the modules of these names
-    reach their services. ``{}`` for an id that is not listed. Raises :class:`PillarError`.
+    Returns what is merged into the pillar: what the files declare, the schema's defaults (``cluster``, ``artifacts``,
+    ``realm``, ``monitoring``), the minion's ``roles`` and ``highstate_token`` (by which a return is known to be its
+    own), and for the master's own id ``members: {id: {address, roles, features, weight, power}}``: the master, and
+    every node of the pillar whose minion key is accepted; and ``keycloak_realm`` and ``conda_store_env``, how the
+    modules of these names reach their services. ``{}`` for an id that is not listed. Raises :class:`PillarError`.
     """
-    cluster, nodes = site_file("cluster")["cluster"], site_file("nodes")["nodes"] or {}
-    master = cluster["master"]["id"]
-    if minion_id != master and minion_id not in nodes:
-        return {}
-    schema = load_schema([Path(root) for root in __opts__["file_roots"]["base"]])
+    roots = __opts__["pillar_roots"]["base"]
+    try:
+        master, listed = machines(files.merged(roots, ("cluster", "nodes")))
+        if minion_id not in listed:
+            return {}
+        names = (*files.EVERY_NODE, *files.MASTER_ONLY) if minion_id == master else files.EVERY_NODE
+        pillar = overlay(files.merged(roots, names), pillar)
+    except files.UnreadableError as error:
+        raise PillarError(message(error.lines)) from None
+    formulas = [Path(root) for root in __opts__["file_roots"]["base"]]
+    schema = load_schema(formulas)
     # salt-call --local compiles over what it compiled before: what is added here is in ``pillar`` then.
     found = problems({key: value for key, value in pillar.items() if key not in ADDED}, schema)
+    if minion_id == master:
+        found += [problem(*each) for each in homes.problems(pillar, formulas)]
     if found:
         raise PillarError(message(found))
     added = left_out(pillar, schema)
     added["roles"] = roles(pillar, minion_id)
-    secrets = site_file("secrets/master")["secrets"]
+    secrets = files.read(roots, "secrets/master")["secrets"]
     if "highstate_key" not in secrets:
         raise PillarError("this version has secrets that are not there yet: run salt/bootstrap/master.sh again")
     added["highstate_token"] = token(secrets["highstate_key"], minion_id)
@@ -92,16 +109,23 @@ def ext_pillar(minion_id, pillar):
             "url": CONDA_STORE,
             "token": pillar.get("secrets", {}).get("conda_store_salt_token"),
         }
-    return added
+    return overlay(pillar, added)
 
 
-def site_file(name):
+def machines(declared):
     """
-    Return one pillar file as ``top.sls`` imports it. Who is who is not taken from ``pillar``: a minion that
-    asks for its pillar may add to that.
+    Return the master's minion id, and the ids of all listed machines (a set).
+
+    declared
+        What ``cluster.sls`` and ``nodes.sls`` declare. Neither is taken from the pillar: a minion that asks for its
+        pillar may add to that.
     """
-    paths = (Path(root) / f"{name}.sls" for root in __opts__["pillar_roots"]["base"])
-    return __salt__["slsutil.renderer"](str(next(path for path in paths if path.is_file())))
+    try:
+        master = declared["cluster"]["master"]["id"]
+    except (KeyError, TypeError):
+        raise PillarError("cluster.master.id: missing: the Salt minion id of the master") from None
+    nodes = declared.get("nodes")
+    return master, {master, *(nodes if isinstance(nodes, dict) else ())}
 
 
 def left_out(pillar, schema):
@@ -202,15 +226,6 @@ def formula_schema(defaults):
     return setting_schema(tree, set(defaults.get("free_form", [])))
 
 
-def overlay(base, extra):
-    """Return mapping ``base`` with ``extra`` merged into it, mapping by mapping."""
-    merged = dict(base)
-    for key, value in (extra or {}).items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = overlay(merged[key], value) if both else value
-    return merged
-
-
 def setting_schema(default, free_form, path=""):
     """Return the schema of one setting from its default; ``path`` is where it is in the formula, dotted."""
     if isinstance(default, dict):
@@ -281,6 +296,8 @@ def shown(path, value):
     if secret or "PRIVATE KEY" in str(value):
         return "**"
     words: dict[type, str] = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
+    if isinstance(value, str):
+        value = CREDENTIAL.sub(r"\1**\2", value)
     text = next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -58,17 +58,11 @@ def doctor():
 
 def compiled_pillar():
     """Return the pillar of the master's own minion, and a list of errors."""
-    # With the file and line of a slip in YAML, which minions are not told.
-    opts = {**__opts__, "pillar_safe_render_error": False}
-    cluster, _, errors = salt.pillar.Pillar(opts, {}, opts["id"], "base").render_pstate("cluster", "base", {})
-    if errors:
-        return {}, errors
-    try:
-        master = cluster["cluster"]["master"]["id"]
-    except (KeyError, TypeError):
-        return {}, ["cluster.master.id: missing: the Salt minion id of the master"]
-    pillar = salt.pillar.Pillar(opts, {"id": master}, master, "base").compile_pillar()
-    return pillar, pillar.get("_errors", [])
+    pillar = salt.pillar.Pillar(dict(__opts__), {}, __opts__["id"], "base").compile_pillar()
+    errors = pillar.get("_errors", [])
+    if not errors and "members" not in pillar:
+        errors = [f"cluster.master.id: has to be {__opts__['id']!r}, the id of this master's minion"]
+    return pillar, errors
 
 
 def drift():

@@ -210,6 +210,26 @@ def test_each_namespace_builds_as_a_user_of_its_own(machine, analysis):
     machine.ask("DELETE", "environment/physics/own/")
 
 
+def test_a_namespace_is_the_one_of_its_name_alone(machine):
+    """Names with a dot or an underscore are names, not patterns."""
+    for name in ("phys.lab", "phys_lab", "physxlab"):
+        machine.build(name, "own", "python")
+    for name in ("phys.lab", "phys_lab"):
+        developer = machine.scoped(**{name: "developer"})
+        seen = {each["namespace"]["name"] for each in machine.get("environment/", token=developer)}
+        assert seen - {"global"} == {name}
+        assert {each["name"] for each in machine.get("namespace/", token=developer)} - {"global"} == {name}
+        assert statuses(machine, f"environment/{name}/own/", developer) == 200
+        assert statuses(machine, "environment/physxlab/own/", developer) == 403
+        assert machine.submit("physxlab", "more", "python", token=developer, check=False).status_code == 403
+        wider = {"role_bindings": {"physxlab/*": ["viewer"]}}
+        assert machine.ask("POST", "token/", wider, token=developer, check=False).status_code == 400
+    (rights,) = json.loads(in_machine(machine, RIGHTS, [["ada.lovelace", ["developer"], ["/accounts/phys.lab"]]]))
+    assert rights == {"ada.lovelace/*": ["admin"], "phys.lab/*": ["developer"], "global/*": ["viewer"]}
+    for name in ("phys.lab", "phys_lab", "physxlab"):
+        machine.ask("DELETE", f"environment/{name}/own/")
+
+
 def test_nobody_else_gets_in(machine):
     assert machine.ask("GET", "environment/", token="").json()["data"] == []
     assert machine.ask("POST", "token/", {}, token="", check=False).status_code == 400

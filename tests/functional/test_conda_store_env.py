@@ -174,6 +174,26 @@ def test_a_build_that_fails_leaves_what_works_and_is_not_repeated(site, space):
     site.quiet({"x": ["alpha"]})
 
 
+def test_packages_from_pypi_are_out_of_reach_without_the_internet(site):
+    packages = ["alpha", {"pip": ["six"]}]
+    bad = site.state({"x": {"channels": [site.channels.tiny], "dependencies": packages}})
+    assert bad["result"] is False, bad["comment"]
+    assert "is FAILED: packages in {pip: [...]} come from the internet, which this machine" in bad["comment"]
+    assert "Traceback" not in bad["comment"]
+
+
+def test_what_people_made_with_options_of_pip_keeps_nothing_from_being_applied(site):
+    packages = ["alpha", {"pip": ["--extra-index-url https://user:t0ken@pypi.example.org/simple"]}]
+    specification = {"name": "x", "channels": [site.channels.tiny], "dependencies": packages}
+    site.apply({"x": ["alpha"]})
+    body = {"namespace": site.space, "specification": json.dumps(specification)}
+    build = site.machine.ask("POST", "specification/", body).json()["data"]["build_id"]
+    assert site.machine.finished(build)["status"] == "FAILED"
+    changed = site.apply({"x": ["beta"]})
+    assert site.linked() == {"alpha 1.1", "beta 2.0"}
+    assert "t0ken" not in str(changed)
+
+
 def test_channels_keep_their_order_and_a_word_asks_for_another_build(site):
     both = [site.channels.tiny, site.channels.second]
     told: dict[str, dict] = {name: {"channels": both, "dependencies": ["alpha"]} for name in ("x", "y")}
@@ -229,7 +249,7 @@ def test_a_pinned_build_stays_whatever_is_built(site):
         refused = site.state(pinned)
         assert refused["result"] is False and "nothing was changed" in refused["comment"]
         assert (
-            f"x:current_build: one of its builds that are complete and not deleted: {first}, {later}"
+            f"x.current_build: one of its builds that are complete and not deleted: {first}, {later}"
             in refused["comment"]
         )
     assert site.current() == first
@@ -335,7 +355,7 @@ def test_settings_are_part_of_what_is_built_and_do_not_leak(site, space):
     channels = {"conda_default_channels": [site.channels.tiny]}
     top = {"settings": {**OPTIONS["settings"], "conda_default_channels": ["main"]}}
     assert (
-        "conda_default_channels: only what is also in environments:settings"
+        "conda_default_channels: only what is also in environments.settings"
         in site.state(**told(**channels))["comment"]
     )
     site.apply(**told(**channels), options=top)
@@ -359,8 +379,8 @@ def test_settings_are_part_of_what_is_built_and_do_not_leak(site, space):
     limits = {**more, "conda_allowed_channels": ["main"], "conda_required_packages": ["python"]}
     before = site.everything()
     refused = site.state({"x": own}, settings=limits, options=narrow)["comment"]
-    assert "x:channels" in refused and "not among conda_allowed_channels (main)" in refused
-    assert "x:dependencies: python must be among them (conda_required_packages)" in refused
+    assert "x.channels" in refused and "not among conda_allowed_channels (main)" in refused
+    assert "x.dependencies: python must be among them (conda_required_packages)" in refused
     assert site.everything() == before
     assert site.machine.get(f"setting/{space}/")["conda_required_packages"] == []
     # conda-store forgets nothing: what a namespace had is what the next of this name has.
@@ -472,14 +492,14 @@ def test_mistakes_are_refused_together_before_anything_is_written(site, space):
     assert refused["result"] is False and refused["changes"] == {}
     for line in (
         "nothing was changed",
-        f"{space}/x:dependences: one of channels, current_build, dependencies",
+        f"{space}/x.dependences: one of channels, current_build, dependencies",
         f"{space}/x: needs dependencies, a lockfile or current_build",
-        f"{space}/y:dependencies[0]: a list of packages",
-        f"{space}/y:keep_builds: a whole number from 1",
+        f"{space}/y.dependencies[0]: a list of packages",
+        f"{space}/y.keep_builds: a whole number from 1",
     ):
         assert line in refused["comment"], refused["comment"]
     refused = site.state({"x": ["alpha"]}, roles={"nobody": "viewer"})
-    assert f"{space}:roles:nobody: a namespace that is there or declared" in refused["comment"]
+    assert f"{space}.roles.nobody: a namespace that is there or declared" in refused["comment"]
     assert space not in [row["name"] for row in site.machine.get("namespace/")]
 
 

@@ -96,7 +96,7 @@ def viewer(lab):
 
     def users(pillar):
         pillar["users"]["vera"] = {
-            "uid": 20010, "full_name": "Vera Rubin", "email": "vera@example.org", "accounts": ["physics"],
+            "uid": 20011, "full_name": "Vera Rubin", "email": "vera@example.org", "accounts": ["physics"],
             "role": "viewer",
         }  # fmt: skip
         return pillar

@@ -48,6 +48,19 @@ def scraped(master):
     return {target["labels"]["instance"]: target["health"] for target in targets}
 
 
+def test_a_greeting_in_roots_shell_is_reported(lab, master):
+    worker = lab.node("w2")
+    worker.run(["sed", "-i", "1i echo WELCOME to w2", "/root/.bashrc"])
+    try:
+        refused = master.run(["salt-ssh", "w2", "state.apply", "bootstrap.minion"], check=False)
+    finally:
+        worker.run(["sed", "-i", "/^echo WELCOME to w2$/d", "/root/.bashrc"])
+    assert refused.returncode
+    assert "w2: root's shell prints 'WELCOME to w2'" in refused.stdout + refused.stderr
+    assert "Succeeded" not in refused.stdout
+    assert "True" in master.run(["salt-ssh", "w2", "test.ping"]).stdout
+
+
 def test_a_third_machine_joins_and_leaves(lab, master, w3):
     before = [fingerprint(worker) for worker in lab.workers]
     running = ["systemctl", "show", "prometheus", "-p", "ExecMainStartTimestamp"]

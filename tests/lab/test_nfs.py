@@ -33,7 +33,9 @@ def letter(tmp_path):
 
 @pytest.mark.parametrize("worker", ["w1", "w2"])
 def test_a_worker_sees_the_homes(lab, worker):
-    assert "ada" in nfs(lab, worker, "nfs-ls", "/home").stdout.split()
+    listed = nfs(lab, worker, "nfs-ls", "/home").stdout.splitlines()
+    (home,) = (line.split() for line in listed if line.split()[-1] == "ada")
+    assert home.count("20001") == 2, "the owner is a number, which needs no domain that both sides agree on"
 
 
 def test_a_user_reads_and_writes_at_home(lab, letter):

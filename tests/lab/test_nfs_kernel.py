@@ -70,7 +70,8 @@ def as_ada(vm, command, **options):
 @pytest.fixture(scope="module")
 def vm():
     defaults = yaml.safe_load((settings.REPOSITORY / "formulas/nfs/defaults.yaml").read_text())["default"]
-    packages = [*defaults["server"]["kernel"]["packages"], *defaults["client"]["packages"]]
+    server = defaults["server"]
+    packages = [*server["kernel"]["packages"], *server["ganesha"]["packages"], *defaults["client"]["packages"]]
     with Machine(packages) as machine:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -108,6 +109,7 @@ def test_only_one_port_is_open_and_only_on_the_cluster_network(vm):
 def test_a_user_reads_and_writes_and_root_is_nobody(vm):
     as_ada(vm, "echo mine > /home/ada/file")
     assert vm.run(["stat", "-c", "%u:%g", "/srv/home/ada/file"]).stdout == "20001:20001\n"
+    assert as_ada(vm, "stat -c %U:%G /home/ada /home/ada/file").stdout.split() == ["ada:ada", "ada:ada"]
     assert "Permission denied" in vm.run(["cat", "/home/ada/file"], check=False).stderr
     assert "Permission denied" in vm.run(["touch", "/home/roots"], check=False).stderr
     vm.shell("install -d -m 1777 /srv/home/open; touch /home/open/roots")
@@ -186,6 +188,22 @@ def test_what_is_not_mounted_fails_at_once_and_comes_back(vm):
         assert refused.seconds < GIVE_UP
     vm.run(["systemctl", "start", "nfs-server"])
     assert "ada" in vm.run(["ls", "/home"]).stdout
+
+
+def test_owners_are_people_on_clients_of_ganesha_too(vm):
+    ganesha = {**PILLAR, "nfs": {**PILLAR["nfs"], "server": {"implementation": "ganesha"}}}
+    vm.shell("umount --all --types nfs4")
+    apply(vm, ganesha)
+    try:
+        speak_from(vm, MEMBER)
+        wait_for("/home is there", lambda: vm.run(["ls", "/home"], check=False).returncode == 0, timeout=60)
+        # Nobody may open a file for writing until the grace period is over.
+        wait_for("ada writes", lambda: not as_ada(vm, "echo > /home/ada/new", check=False).returncode, timeout=90)
+        assert as_ada(vm, "stat -c %U:%G /home/ada /home/ada/new").stdout.split() == ["ada:ada", "ada:ada"]
+        assert vm.run(["stat", "-c", "%u:%g", "/srv/home/ada/new"]).stdout == "20001:20001\n"
+    finally:
+        vm.shell("umount --all --types nfs4")
+        apply(vm, PILLAR)
 
 
 def test_what_is_no_longer_shared_is_unmounted(vm):

@@ -116,6 +116,9 @@ BAD = {
     "an unknown account": (
         "users", lambda p: p["users"]["ada"].update(accounts=["phisics"]) or p,
         ["users.ada.accounts", "phisics", "physics"]),
+    "a person who is renamed": (
+        "users", lambda p: p["users"].update(mcurie=p["users"].pop("marie")) or p,
+        ["users.mcurie.uid", "20002", "mv /home/marie /home/mcurie"]),
 }  # fmt: skip
 
 

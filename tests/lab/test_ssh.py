@@ -782,6 +782,29 @@ def test_who_is_removed_from_the_pillar_is_out(client, hub, lab):
         lab.apply("master", here)
 
 
+def test_a_name_may_have_a_dot(client, hub, lab):
+    name = "lise.meitner"
+
+    def users(pillar):
+        pillar["users"][name] = {"uid": 20012, "full_name": "Lise Meitner", "accounts": ["physics"]}
+        return pillar
+
+    try:
+        with lab.pillar(users=users):
+            lab.orchestrate("orch.apply")
+            for node in (lab.master, *lab.workers):
+                assert f":/home/{name}:" in node.run(["getent", "passwd", name]).stdout
+            _, output = lab.job(name, "id -un; pwd")
+            assert output.split() == [name, f"/home/{name}"]
+            hub.start_server(name)
+            said = client.ssh(name, "id -un; pwd; echo $SLURM_JOB_ID")
+            assert said.stdout.decode().split() == [name, f"/home/{name}", hub.jobs()[name]["id"]], said
+            hub.stop_server(name)
+    finally:
+        hub.standing.pop(name, None)
+        lab.orchestrate("orch.apply")
+
+
 def test_without_a_home_in_the_job_each_connection_has_one_of_its_own(client, ada):
     """As in the job of a notebook whose owner ended what is there for it."""
     holder = ["pgrep", "-u", "ada", "-f", "qhub-sshgate-step --hold"]

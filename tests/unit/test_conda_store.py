@@ -3,10 +3,13 @@
 import datetime
 import json
 
+import pytest
+
 from tests.unit.load import load
 
 LIBRARY = "formulas/conda_store/files/lib/qhub_conda"
 kernels = load(f"{LIBRARY}/kernels.py", "qhub_conda_kernels")
+names = load(f"{LIBRARY}/names.py", "qhub_conda_names")
 retention = load(f"{LIBRARY}/retention.py", "qhub_conda_retention")
 NOW = datetime.datetime(2026, 1, 31)
 BUILDS = [
@@ -119,3 +122,38 @@ def test_a_kernel_with_a_file_from_elsewhere_is_not_published(tmp_path):
     directory.symlink_to(tmp_path / "kernels")
     kernels.publish(tmp_path)
     assert published(tmp_path) == {}
+
+
+# Whom role bindings are about
+
+ODD = ["phys.lab", "phys_lab", "c++", "a$b", "a^b", "why?", "x~=1", "ada@example.org", "ada.lovelace", "a&b"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_binding_is_about_the_namespace_of_its_name_alone(name):
+    expression = names.expression(f"{name}/*")
+    for own in (name, f"{name}/analysis", f"{name}/x.y"):
+        assert expression.match(own)
+    others = {name.replace(each, "x") for each in name if not each.isalnum()} | {f"{name}x", f"x{name}", name[:-1]}
+    for other in others - {name}:
+        assert not expression.match(other), other
+        assert not names.within(f"{other}/*", f"{name}/*"), other
+    assert names.within(f"{name}/*", f"{name}/*")
+    assert names.within(f"{name}/analysis", f"{name}/*")
+    assert not names.within(f"{name}/*", f"{name}/analysis")
+    assert names.within(f"{name}/*", "*/*")
+    assert not names.within("*/*", f"{name}/*")
+    assert names.expression("*/*").match(f"{name}/x")
+    assert names.NAMESPACE.fullmatch(name)
+    assert names.like(f"{name}/*") == (name.replace("_", "\\_"), "%")
+
+
+@pytest.mark.parametrize("name", ["", "..", ".x", "-rf", "a/b", "a b", "a*", "a#", "a:b"])
+def test_what_is_no_name_is_no_namespace(name):
+    assert not names.NAMESPACE.fullmatch(name)
+
+
+@pytest.mark.parametrize("binding", ["a", "a/b/c", "/x", "a/", "a b/*", "a/*\n"])
+def test_what_is_no_binding_is_refused(binding):
+    with pytest.raises(ValueError, match="is not NAMESPACE/NAME"):
+        names.expression(binding)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
+from tests.unit.conftest import ROOT
 from tests.unit.load import load
+from tests.unit.test_pillar import cluster, qhub
 
 ce = load("_modules/conda_store_env.py", "conda_store_env_module")
 
@@ -318,40 +320,40 @@ def test_a_setting_below_is_set_above_even_if_it_looks_so_already():
 # -- what is refused -------------------------------------------------------------------------------
 
 REFUSED = [
-    ({"a": {"dependencies": []}}, "environments:a: one of force, keep_builds, purge"),
-    ({"a/b/c": {"dependencies": []}}, "environments:a/b/c: namespace/name, each of letters"),
+    ({"a": {"dependencies": []}}, "environments.a: one of force, keep_builds, purge"),
+    ({"a/b/c": {"dependencies": []}}, "environments.a/b/c: namespace/name, each of letters"),
     *(
-        ({name: {"dependencies": []}}, f"environments:{name}: namespace/name, each of")
+        ({name: {"dependencies": []}}, f"environments.{name}: namespace/name, each of")
         for name in ("a/..", "a/-rf", "-a/b")
     ),
-    ({"a b/c": {"dependencies": []}}, "environments:a b/c: namespace/name, each of letters"),
-    ({"managed-by-salt/c": {"dependencies": []}}, "environments:managed-by-salt/c: namespace/name"),
-    ({"a/b": []}, "environments:a/b: a mapping"),
-    ({"a/b": {}}, "environments:a/b: needs dependencies, a lockfile or current_build"),
-    ({"a/b": {"dependences": []}}, "environments:a/b:dependences: one of channels, current_build, dep"),
-    ({"a/b": {"dependencies": "numpy"}}, "environments:a/b:dependencies[0]: a list of packages"),
-    ({"a/b": {"dependencies": ["x", 3.13]}}, "environments:a/b:dependencies[1]: a list of packages"),
-    ({"a/b": {"dependencies": ["=3"]}}, "environments:a/b:dependencies: a list of packages, which '=3' is not"),
-    ({"a/b": {"dependencies": [{"pip": "x"}]}}, "environments:a/b:dependencies[0]: a list of packages"),
-    ({"a/b": {"dependencies": [], "channels": "x"}}, "environments:a/b:channels: a list of texts"),
-    ({"a/b": {"dependencies": [], "keep_builds": 0}}, "environments:a/b:keep_builds: a whole number from 1"),
-    ({"a/b": {"current_build": "1"}}, "environments:a/b:current_build: a whole number from 1"),
-    ({"a/b": {"lockfile": {"package": [{}]}}}, "environments:a/b:lockfile: a lockfile of conda-lock"),
-    ({"a/b": {"lockfile": LOCK, "dependencies": []}}, "environments:a/b: a lockfile or dependencies, not both"),
+    ({"a b/c": {"dependencies": []}}, "environments.a b/c: namespace/name, each of letters"),
+    ({"managed-by-salt/c": {"dependencies": []}}, "environments.managed-by-salt/c: namespace/name"),
+    ({"a/b": []}, "environments.a/b: a mapping"),
+    ({"a/b": {}}, "environments.a/b: needs dependencies, a lockfile or current_build"),
+    ({"a/b": {"dependences": []}}, "environments.a/b.dependences: one of channels, current_build, dep"),
+    ({"a/b": {"dependencies": "numpy"}}, "environments.a/b.dependencies[0]: a list of packages"),
+    ({"a/b": {"dependencies": ["x", 3.13]}}, "environments.a/b.dependencies[1]: a list of packages"),
+    ({"a/b": {"dependencies": ["=3"]}}, "environments.a/b.dependencies[0]: '=3' is not allowed: a package"),
+    ({"a/b": {"dependencies": [{"pip": "x"}]}}, "environments.a/b.dependencies[0]: a list of packages"),
+    ({"a/b": {"dependencies": [], "channels": "x"}}, "environments.a/b.channels: a list of texts"),
+    ({"a/b": {"dependencies": [], "keep_builds": 0}}, "environments.a/b.keep_builds: a whole number from 1"),
+    ({"a/b": {"current_build": "1"}}, "environments.a/b.current_build: a whole number from 1"),
+    ({"a/b": {"lockfile": {"package": [{}]}}}, "environments.a/b.lockfile: a lockfile of conda-lock"),
+    ({"a/b": {"lockfile": LOCK, "dependencies": []}}, "environments.a/b: a lockfile or dependencies, not both"),
     (
         {"a/b": {"dependencies": [], "settings": {"storage_threshold": 5}}},
-        "environments:a/b:settings.storage_threshold: one of build_artifacts, conda_allowed_channels",
+        "environments.a/b.settings.storage_threshold: one of build_artifacts, conda_allowed_channels",
     ),
     (
         {"a/b": {"dependencies": [], "settings": {"conda_included_packages": []}}},
-        "environments:a/b:settings:conda_included_packages: only what is also in environments:settings",
+        "environments.a/b.settings.conda_included_packages: only what is also in environments.settings",
     ),
-    ({"settings": {"conda_max_solve_time": "5"}}, "environments:settings.conda_max_solve_time: a whole"),
-    ({"settings": {"build_artifacts": ["ZIP"]}}, "environments:settings.build_artifacts: a list of LOCKFILE"),
-    ({"namespaces": {"a": {"roles": {"b": "king"}}}}, "environments:namespaces:a:roles: one of viewer"),
-    ({"namespaces": {"a/b": {}}}, "environments:namespaces:a/b: a name of letters"),
-    ({"namespaces": ["a"]}, "environments:namespaces: a mapping"),
-    ({"purge": "all"}, "environments:purge: one of none, owned"),
+    ({"settings": {"conda_max_solve_time": "5"}}, "environments.settings.conda_max_solve_time: a whole"),
+    ({"settings": {"build_artifacts": ["ZIP"]}}, "environments.settings.build_artifacts: a list of LOCKFILE"),
+    ({"namespaces": {"a": {"roles": {"b": "king"}}}}, "environments.namespaces.a.roles: one of viewer"),
+    ({"namespaces": {"a/b": {}}}, "environments.namespaces.a/b: a name of letters"),
+    ({"namespaces": ["a"]}, "environments.namespaces: a mapping"),
+    ({"purge": "all"}, "environments.purge: one of none, owned"),
     ([], "environments: a mapping"),
 ]
 
@@ -359,6 +361,85 @@ REFUSED = [
 @pytest.mark.parametrize(("told", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_mistakes_are_refused_with_what_is_allowed(told, message):
     assert any(error.startswith(message) for error in ce.declare(told)[1]), ce.declare(told)[1]
+
+
+PACKAGE = "a package such as python=3.13: no option (-r, --...), no password or token in an address"
+CHANNEL = "a channel such as conda-forge, without a password or token in its address"
+#: where: what is declared there, the place below it, the value as it is shown, what is allowed
+UNFIT = {
+    "option of pip": ("dependencies", ["six", {"pip": ["one", "--pre"]}], "[1].pip[1]", "'--pre'", PACKAGE),
+    "index of pip": (
+        "dependencies", [{"pip": ["--extra-index-url https://user:t0ken@pypi.example.org/simple"]}], "[0].pip[0]",
+        "'--extra-index-url https://**@pypi.example.org/simple'", PACKAGE,
+    ),
+    "file of requirements": ("dependencies", [{"pip": ["-r requirements.txt"]}], "[0].pip[0]",
+                             "'-r requirements.txt'", PACKAGE),
+    "option of conda": ("dependencies", ["--override-channels"], "[0]", "'--override-channels'", PACKAGE),
+    "token for git": (
+        "dependencies", [{"pip": ["x @ git+https://t0ken@example.org/x"]}], "[0].pip[0]",
+        "'x @ git+https://**@example.org/x'", PACKAGE,
+    ),
+    "password of a package": (
+        "dependencies", ["https://user:t0ken@example.org/x.conda"], "[0]", "'https://**@example.org/x.conda'", PACKAGE,
+    ),
+    "password with an at sign": (
+        "channels", ["main", "https://user:t0k@en@example.org/x"], "[1]", "'https://**@example.org/x'", CHANNEL,
+    ),
+    "token of a channel": (
+        "channels", ["https://conda.example.org/t/t0ken/x"], "[0]", "'https://conda.example.org/t/**/x'", CHANNEL,
+    ),
+    "option in a setting": ("settings", {"pypi_included_packages": ["-r x"]}, ".pypi_included_packages[0]", "'-r x'",
+                            PACKAGE),
+    "password in a setting": (
+        "settings", {"conda_allowed_channels": ["https://u:t0ken@example.org"]}, ".conda_allowed_channels[0]",
+        "'https://**@example.org'", CHANNEL,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_options_and_credentials_are_refused_as_in_the_gate(case):
+    key, value, place, shown, allowed = UNFIT[case]
+    entry = {"dependencies": [], key: value}
+    declared = {"a/b": entry, "settings": value if key == "settings" else {}}
+    line = f"environments.a/b.{key}{place}: {shown} is not allowed: {allowed}"
+    assert line in ce.declare(declared)[1]
+    pillar = {**cluster(), "users": {}, "environments": declared}
+    gate = qhub.problems(pillar, qhub.load_schema([ROOT / "salt", ROOT / "formulas"]))
+    assert line in gate
+    assert "t0k" not in "".join(gate + ce.declare(declared)[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["one", "one[extra]>=2", "x @ git+ssh://git@example.org/x@v1", "x @ https://example.org/x@1.whl", "main::two=1"],
+)
+def test_other_packages_are_not_refused(text):
+    declared = {"a/b": {"dependencies": [text, {"pip": [text]}], "channels": ["https://example.org:8443/x", "main"]}}
+    assert ce.declare(declared)[1] == []
+    pillar = {**cluster(), "users": {}, "environments": declared}
+    assert qhub.problems(pillar, qhub.load_schema([ROOT / "salt", ROOT / "formulas"])) == []
+
+
+def test_a_live_specification_with_options_is_read():
+    """People's own environments are in conda-store too; one that cannot be declared keeps none from being applied."""
+    specification = {"channels": ["x"], "dependencies": ["one", {"pip": ["--pre", "six"]}]}
+    assert ce.content(specification)["dependencies"] == ["one", {"pip": ["--pre", "six"]}]
+
+
+def test_no_credential_is_in_an_answer():
+    old = {"channels": ["https://u:t0ken@example.org/x"], "lockfile": [["x", {"url": "https://example.org/t/t0ken/y"}]]}
+    assert ce.masked(old) == {
+        "channels": ["https://**@example.org/x"], "lockfile": [["x", {"url": "https://example.org/t/**/y"}]],
+    }  # fmt: skip
+    assert ce.masked("see https://a:b@c/d and https://e/t/f/g") == "see https://**@c/d and https://e/t/**/g"
+    assert "t0ken" not in str(ce.Answer("500: https://u:t0ken@example.org", 500))
+    assert ce._lines({"a/b": "https://u:t0ken@example.org"}) == "a/b: https://**@example.org"
+    lock = {"package": [{"name": "x", "url": "https://u:t0ken@example.org/x", "platform": "p", "manager": "conda"}]}
+    assert ce.declare({"a/b": {"lockfile": lock, "current_build": 1}})[1] == [
+        "environments.a/b.lockfile.package[0].url: 'https://**@example.org/x' is not allowed: "
+        "an address without a password or token"
+    ]
 
 
 def test_all_mistakes_are_told_at_once():

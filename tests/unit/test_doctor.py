@@ -289,6 +289,36 @@ def test_units_are_told_unless_another_check_is_about_them():
     assert (lines, blamed) == (["w1: cron.service: failed (exit-code)"], {"w1"})
 
 
+def test_advice_about_units_names_the_one_that_failed():
+    late = {"units": {"": [None, "systemctl: no answer within 5 s"]}}
+    failed = {"units": {"": [{"cron.service": "failed (exit-code)"}, None]}}
+    with pytest.raises(Fault) as both:
+        nodes.units(site(w1=late, w2=failed), others=frozenset())
+    assert both.value.lines == [
+        "w2: cron.service: failed (exit-code)",
+        "w1: its units are not known: systemctl: no answer within 5 s",
+    ]
+    assert both.value.nodes == {"w1", "w2"}
+    assert both.value.advice == "salt w2 cmd.run 'journalctl -n 30 -u cron.service; systemctl restart cron.service'"
+    with pytest.raises(Fault) as alone:
+        nodes.units(site(w1=late), others=frozenset())
+    assert alone.value.advice == "salt w1 cmd.run 'uptime; systemctl list-jobs'; salt-run cluster.doctor"
+
+
+@pytest.mark.parametrize(("load", "seconds"), [(0, 5), (2, 5), (4, 10), (99, 12)], ids=["idle", "used", "full", "over"])
+def test_a_loaded_node_has_longer(monkeypatch, load, seconds):
+    monkeypatch.setattr(facts.os, "getloadavg", lambda: (load, 0, 0))
+    monkeypatch.setattr(facts.os, "cpu_count", lambda: 2)
+    assert facts.patience() == seconds
+    assert facts.PATIENCE * facts.LOADED + 1 < reports.PATIENCE
+
+
+def test_a_command_that_does_not_end_is_named(monkeypatch):
+    monkeypatch.setattr(facts, "patience", lambda: 0.1)
+    with pytest.raises(RuntimeError, match="^sleep: no answer within 0 s$"):
+        facts.command("sleep", "5")
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -456,7 +486,7 @@ def test_a_shared_directory_is_looked_at_and_written_to(tmp_path):
 
 
 def test_a_node_reports_whatever_hangs(monkeypatch):
-    monkeypatch.setattr(facts, "PATIENCE", -0.9)
+    monkeypatch.setattr(facts, "patience", lambda: -0.9)
     never = threading.Event()
     found = facts.answers({("space", "/"): never.wait, ("names", "x"): lambda: "10.0.0.1"})
     never.set()

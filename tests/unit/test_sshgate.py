@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.conftest import ROOT
 from tests.unit.load import load
+from tests.unit.test_pillar import cluster, qhub
 
 door = load("formulas/sshgate/files/door.py", "sshgate_door")
 
@@ -57,9 +59,25 @@ def test_another_token_is_not(other):
     assert not door.entitled("ada", {})
 
 
-@pytest.mark.parametrize("name", ["", "-u", "#0", "%wheel", "Ada", "ada ", "ada\n", "a/b", "a" * 32, "ada;id", "ädä"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "-u", "#0", "%wheel", "Ada", "ada ", "ada\n", "a/b", "a" * 32, "ada;id", "ädä", ".", "..", ".a", "a.", "a..b"],
+)
 def test_no_user(name):
     assert not door.USER.fullmatch(name)
+    assert not as_in_the_pillar(name)
+
+
+@pytest.mark.parametrize("name", ["ada", "ada.lovelace", "a.b-c_d.1", "_x", "a" * 31, "a." + "b" * 29])
+def test_a_user(name):
+    assert door.USER.fullmatch(name)
+    assert as_in_the_pillar(name)
+
+
+def as_in_the_pillar(name):
+    """Whether the pillar's schema takes a person of this name."""
+    pillar = {**cluster(), "users": {name: {"uid": 20001}}}
+    return qhub.problems(pillar, qhub.load_schema([ROOT / "salt", ROOT / "formulas"])) == []
 
 
 @pytest.mark.parametrize(

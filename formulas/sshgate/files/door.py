@@ -10,7 +10,8 @@ import struct
 import time
 from pathlib import Path
 
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")  # never an option, nor what sudo reads as a number
+# A person's name (unix_name in salt/schema/pillar.yaml): never an option, nor what sudo reads as a number.
+USER = re.compile(r"(?=.{1,31}\Z)[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 TOKEN = re.compile(r"[A-Za-z0-9_.-]{6,256}")  # nothing that would end a header of HTTP
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"

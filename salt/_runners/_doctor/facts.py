@@ -16,8 +16,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-#: Seconds for each of what is asked; a file server that does not answer holds up nothing else.
-PATIENCE = 5
+#: Seconds for each of what is asked, and how many times as many at most on a node that has much to do. A file server
+#: that does not answer holds up nothing else.
+PATIENCE, LOADED = 5, 2.4
+
+
+def patience():
+    """Return the seconds for each of what is asked: the more processes wait for a CPU of the node, the more."""
+    return PATIENCE * min(max(1, os.getloadavg()[0] / (os.cpu_count() or 1)), LOADED)
 
 
 def space(directory):
@@ -65,7 +71,12 @@ def open_secrets(patterns, people):
 
 
 def command(*words):
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    """Return the output of a command. Raises RuntimeError if it does not end in time."""
+    seconds = patience()
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{words[0]}: no answer within {seconds:.0f} s") from None
     return done.stdout
 
 
@@ -130,12 +141,13 @@ def answers(tasks):
     threads = [threading.Thread(target=make, args=item, daemon=True) for item in tasks.items()]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + PATIENCE + 1
+    seconds = patience() + 1
+    deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     kinds = {}
     for kind, name in tasks:
-        late = [None, f"no answer within {PATIENCE + 1} s"]
+        late = [None, f"no answer within {seconds:.0f} s"]
         kinds.setdefault(kind, {})[name] = found.get((kind, name), late)
     return kinds
 

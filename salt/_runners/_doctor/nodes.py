@@ -108,17 +108,22 @@ def clock_error(sent, now, received):
 
 def units(site, others):
     """No unit is in trouble but those (``others``) that other checks are about."""
-    wrong, nodes = [], set()
+    troubled, silent = [], []
     for node, report in site.reported().items():
         found, error = report["units"][""]
-        troubled = {"systemctl": error} if error else {u: s for u, s in found.items() if u not in others}
-        wrong += [f"{node}: {unit}: {state}" for unit, state in sorted(troubled.items())]
-        nodes |= {node} if troubled else set()
-    if wrong:
-        node, unit = wrong[0].split(": ")[:2]
-        raise Fault(
-            *wrong, nodes=nodes, advice=f"salt {node} cmd.run 'journalctl -n 30 -u {unit}; systemctl restart {unit}'"
-        )
+        if error:
+            silent.append((node, error))
+        else:
+            troubled += [(node, unit, state) for unit, state in sorted(found.items()) if unit not in others]
+    if troubled or silent:
+        lines = [f"{node}: {unit}: {state}" for node, unit, state in troubled]
+        lines += [f"{node}: its units are not known: {error}" for node, error in silent]
+        if troubled:
+            node, unit, _ = troubled[0]
+            advice = f"salt {node} cmd.run 'journalctl -n 30 -u {unit}; systemctl restart {unit}'"
+        else:
+            advice = f"salt {silent[0][0]} cmd.run 'uptime; systemctl list-jobs'; salt-run cluster.doctor"
+        raise Fault(*lines, nodes={node for node, *_ in (*troubled, *silent)}, advice=advice)
     return "none failed, all that are enabled run"
 
 

@@ -18,8 +18,8 @@ import salt.utils.network
 
 from .ask import last_line
 
-#: Seconds that minions have.
-PATIENCE = 15
+#: Seconds that minions have; a loaded node takes up to 13 (facts.py), and some to start Python.
+PATIENCE = 20
 #: Directories whose file systems must not be full; files and directories that only root or their service may read.
 # fmt: off
 DIRECTORIES = [

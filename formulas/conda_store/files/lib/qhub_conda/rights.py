@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 import requests
 from conda_store_server import api
+from conda_store_server._internal import utils
 from conda_store_server.server import auth
 from conda_store_server.server import schema as auth_schema
 from fastapi import HTTPException
@@ -26,9 +27,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from traitlets import Integer, Unicode, default
 
+from . import names
+
 TIMEOUT = 30  # seconds that Keycloak may take
-#: conda-store makes regular expressions of namespaces' names.
-NAMESPACE = re.compile(r"[A-Za-z0-9_@=~&-]+")
 
 
 def role_bindings(person, roles, groups, shared, people):
@@ -47,7 +48,7 @@ def role_bindings(person, roles, groups, shared, people):
         found = dict.fromkeys(accounts, "viewer")
     else:
         return {}
-    bindings = {f"{name}/*": [role] for name, role in found.items() if NAMESPACE.fullmatch(name)}
+    bindings = {f"{name}/*": [role] for name, role in found.items() if names.NAMESPACE.fullmatch(name)}
     return {**bindings, f"{shared}/*": ["viewer"]}
 
 
@@ -58,6 +59,7 @@ class RealmToken(auth_schema.AuthenticationToken):
 
 
 auth_schema.AuthenticationToken = RealmToken  # wherever conda-store makes or reads one
+utils.compile_arn_sql_like = names.like  # wherever it lists what somebody may see
 
 
 class RealmTokens(auth.AuthenticationBackend):
@@ -103,11 +105,18 @@ class RealmAuthorization(auth.RBACAuthorizationBackend):
             "admin": self._admin_permissions,
         }
 
+    compile_arn_regex = staticmethod(names.expression)
+
+    @staticmethod
+    def is_arn_subset(arn_1, arn_2):
+        """Whether ``arn_1`` is within ``arn_2``."""
+        return names.within(arn_1, arn_2)
+
     def get_entity_binding_permissions(self, entity):
         """Only who administers all namespaces changes settings: those of a namespace replace the site's."""
         settings = {auth_schema.Permissions.SETTING_UPDATE}
         found = super().get_entity_binding_permissions(entity)
-        return {names: allowed if names == "*/*" else allowed - settings for names, allowed in found.items()}
+        return {each: allowed if each == "*/*" else allowed - settings for each, allowed in found.items()}
 
     def is_subset_entity_permissions(self, entity, new_entity):
         if not entity.role_bindings:  # nobody: conda-store would make out a token to anyone
@@ -212,9 +221,9 @@ class RealmAuthentication(auth.GenericOAuthAuthentication):
     def make_namespaces(self, bindings):
         """Make the namespaces that somebody with these role bindings builds in: the page offers what there is."""
         with self.authentication_db() as database:
-            for names, roles in bindings.items():
-                if names != "*/*" and roles != ["viewer"]:
-                    api.ensure_namespace(database, names.removesuffix("/*"))
+            for binding, roles in bindings.items():
+                if binding != "*/*" and roles != ["viewer"]:
+                    api.ensure_namespace(database, binding.removesuffix("/*"))
 
     def claims(self, code, verifier):
         """Return what the realm says of who signed in."""

@@ -1,0 +1,1 @@
+"""What the gate of the pillar is made of: see :mod:`qhub`."""
