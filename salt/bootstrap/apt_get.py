@@ -69,7 +69,7 @@ def execute(arguments, locks):
     """Become apt-get once this process holds the locks, which stay its own."""
     for path in locks:
         take(path)
-    os.execvp("apt-get", ["apt-get", *arguments])
+    os.execvp("apt-get", ["apt-get", *arguments])  # noqa: S606
 
 
 def complete_interrupted():
