@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 LAB := python3 -m tests.lab.harness
 BIN := .venv/bin
+APT_GET := salt/bootstrap/apt_get.py
 # Programs in Python whose names do not say so.
 PROGRAMS = $$(git grep -l '^\#!.*python' -- ':!*.*')
 # Arguments for pytest, such as T=tests/unit or T='tests/lab/test_join.py -x'.
@@ -72,7 +73,7 @@ $(BIN)/.ready: tests/requirements.lock tests/lab/harness/settings.py
 
 # The package's program alone: the package would start Prometheus.
 $(BIN)/promtool: $(BIN)/.ready
-	@apt-get update --quiet=2 && cd $(BIN) && apt-get download --quiet=2 -o APT::Sandbox::User=root prometheus
+	@$(APT_GET) update --quiet=2 && cd $(BIN) && apt-get download --quiet=2 -o APT::Sandbox::User=root prometheus
 	@dpkg-deb --fsys-tarfile $(BIN)/prometheus_*.deb | tar -xO ./usr/bin/promtool >$@.part
 	@rm $(BIN)/prometheus_*.deb && chmod +x $@.part && mv $@.part $@
 
@@ -82,8 +83,7 @@ define debian_packages
 if ! dpkg-query --show --showformat='$${Status}\n' $$packages 2>/dev/null | grep -qv ' installed$$' \
     && dpkg-query --show $$packages >/dev/null 2>&1; then exit 0; fi; \
 echo "Installing on this machine: $$packages"; \
-export DEBIAN_FRONTEND=noninteractive; \
-apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$packages >/dev/null
+$(APT_GET) update --quiet=2 && $(APT_GET) install --yes --quiet=2 --no-install-recommends $$packages >/dev/null
 endef
 
 # A word for the shell, whatever is in it.

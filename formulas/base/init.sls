@@ -17,6 +17,16 @@ Packages come from the mirror:
       - pkg: Base packages are installed
 {% endif %}
 
+{% if grains.os_family == "Debian" %}
+# apt-get refuses to work after dpkg was interrupted, such as by a power failure.
+Interrupted installation of packages is completed:
+  cmd.script:
+    - source: salt://bootstrap/apt_get.py
+    - args: --yes --quiet=2 --no-remove --fix-broken install
+    - onlyif: test -n "$(ls /var/lib/dpkg/updates; dpkg --audit)"
+    - order: first
+{% endif %}
+
 Base packages are installed:
   pkg.installed:
     - pkgs: {{ base.packages | json }}

@@ -22,7 +22,7 @@ from salt.exceptions import SaltCloudSystemExit, SaltException
 __opts__: dict
 
 #: Beside the deploy script: what it needs.
-BROUGHT = ("install.sh", "environment.sh", "root_only.sh", "requirements.lock")
+BROUGHT = ("install.sh", "apt_get.py", "environment.sh", "root_only.sh", "requirements.lock")
 #: Seconds to reach the machine, and for its deployment: Salt may be built from source there.
 CONNECT_TIMEOUT, DEPLOY_TIMEOUT = 15, 1800
 #: On the machine: unpack what comes in and run the script, all of it root's alone and gone at the end.

@@ -13,7 +13,7 @@ keys=/etc/salt/pki/minion
 
 install -d -m 0700 /etc/salt
 install -d -m 0755 "$bootstrap"
-install -m 0755 "$here/install.sh" "$here/environment.sh" "$here/root_only.sh" "$bootstrap"
+install -m 0755 "$here/install.sh" "$here/apt_get.py" "$here/environment.sh" "$here/root_only.sh" "$bootstrap"
 install -m 0644 "$here/requirements.lock" "$bootstrap"
 "$bootstrap/install.sh" "$bootstrap/requirements.lock" "${1:-}"
 

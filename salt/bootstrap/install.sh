@@ -27,13 +27,12 @@ if [ -n "$mirror" ]; then
     (cd "$mirror" && sha256sum --quiet --check SHA256SUMS)
     echo "deb [trusted=yes] file:$mirror/debs ./" >/etc/apt/sources.list.d/qhub-mirror.list
 fi
-export DEBIAN_FRONTEND=noninteractive
 packages=(python3-venv ca-certificates)
 if [ -z "$mirror" ]; then
     packages+=(gcc libc6-dev python3-dev) # Salt and one of its dependencies are published as source only
 fi
-apt-get update --quiet=2
-apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
+"$here/apt_get.py" update --quiet=2
+"$here/apt_get.py" install --yes --quiet=2 --no-install-recommends "${packages[@]}" >/dev/null
 for program in salt salt-call salt-cloud salt-cp salt-key salt-master salt-minion salt-run salt-ssh; do
     ln -sfn "/opt/qhub/salt/bin/$program" "/usr/local/bin/$program"
 done

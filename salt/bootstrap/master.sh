@@ -59,7 +59,7 @@ install -d -m 0755 /etc/qhub "$generated" "$generated/files"
 install -d -m 0700 "$site" "$generated/pillar"
 if [ -n "$repository" ]; then
     say "Restoring who this master is"
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends restic >/dev/null
+    "$here/apt_get.py" install --yes --quiet=2 --no-install-recommends restic >/dev/null
     "$checkout/formulas/backup/files/qhub-backup" seed "$repository" "$password" "$snapshot" ${environment:+"$environment"}
     address=$(/opt/qhub/salt/bin/python "$here/cluster_master.py" address "$site/cluster.sls" "$checkout/pillar/cluster.sls")
     ip -4 -oneline address show | grep -F " $address/" >/dev/null ||

@@ -7,7 +7,8 @@ include:
 
 {% set bootstrap = "/var/lib/qhub/bootstrap" %}
 {% for name, mode in {
-  "install.sh": "0755", "environment.sh": "0755", "root_only.sh": "0755", "requirements.lock": "0644",
+  "install.sh": "0755", "apt_get.py": "0755", "environment.sh": "0755", "root_only.sh": "0755",
+  "requirements.lock": "0644",
 }.items() %}
 Bootstrap's {{ name }} is here:
   file.managed:
