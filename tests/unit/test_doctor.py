@@ -554,9 +554,7 @@ def test_a_grafana_without_its_data_source_is_at_fault(metrics, complete):
     with http.server.HTTPServer(("127.0.0.1", 0), Grafana) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         asked = site()
-        asked = Site(
-            {**PILLAR, "grafana": {"port": server.server_port}}, [], MEMBERS, asked.accepted, asked.formulas
-        )
+        asked = Site({**PILLAR, "grafana": {"port": server.server_port}}, [], MEMBERS, asked.accepted, asked.formulas)
         if complete:
             door.data_source(asked)
         else:
