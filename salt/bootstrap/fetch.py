@@ -211,7 +211,7 @@ def install(name, entry, mirror):
     building.mkdir(parents=True)
     if tarfile.is_tarfile(file):
         with tarfile.open(file) as opened:
-            opened.extractall(building, filter=readable)
+            opened.extractall(building, filter=readable)  # noqa: S202
         (inner,) = building.iterdir()  # archives have one directory at the top
         inner.rename(final)
         building.rmdir()
@@ -224,7 +224,7 @@ def install(name, entry, mirror):
 
 
 def readable(member, path):
-    """Return a member of an archive as it is unpacked: services that run it are not its owner, and may read all of it."""
+    """Return a member of an archive as it is unpacked: readable by services, which are not its owner."""
     member = tarfile.data_filter(member, path)
     if not member.isfile():
         return member  # of directories the modes are this process's, of links none

@@ -268,7 +268,7 @@ def available(programs, missing):
 
 
 def measure(bench, sizes, programs):
-    """Run keycloak_realm and each of ``programs`` (``{name: path}``) that it is compared with; return the rows to print."""
+    """Run keycloak_realm, and each of ``programs`` (``{name: path}``) it is compared with; return the rows to print."""
     declared = declaration(OURS_REALM, *sizes)
     bench.ours("keycloak_realm: first apply", declared, True)
     bench.ours("keycloak_realm: no-op", declared, False)

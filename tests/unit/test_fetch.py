@@ -131,7 +131,7 @@ def test_a_download_goes_on_where_it_stopped(fetch, maker, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("way", "have", "asked"),
+    ("way", "left", "requests"),
     [
         ("whole", BODY, 1),  # the fetcher was killed before it gave the file its name
         ("whole", BODY + b"more", 2),
@@ -142,12 +142,12 @@ def test_a_download_goes_on_where_it_stopped(fetch, maker, tmp_path):
     ],
     ids=["complete", "too-long", "another-file-complete", "another-file", "no-ranges", "empty"],
 )
-def test_whatever_is_left_of_a_download_the_next_run_has_the_file(fetch, maker, tmp_path, way, have, asked):
-    (tmp_path / f"{way}.part").write_bytes(have)
+def test_whatever_is_left_of_a_download_the_next_run_has_the_file(fetch, maker, tmp_path, *, way, left, requests):
+    (tmp_path / f"{way}.part").write_bytes(left)
     file, error = fetch(way)
     assert error is None
     assert file.read_bytes() == BODY
-    assert len(maker.asked) == asked
+    assert len(maker.asked) == requests
 
 
 @pytest.mark.parametrize(

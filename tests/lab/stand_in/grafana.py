@@ -3,8 +3,8 @@
 
     grafana server --config=FILE --homepath=DIRECTORY
 
-It reads what Grafana reads (grafana.ini with its `$__file{...}`, provisioning, dashboards, bundled plugins), keeps people
-in PostgreSQL, signs them in and out by OAuth, gives roles by the JMESPath of the configuration, and answers at the
+It reads what Grafana reads (grafana.ini with its `$__file{...}`, provisioning, dashboards, bundled plugins), keeps
+people in PostgreSQL, signs them in and out by OAuth, gives roles by the JMESPath of the configuration, and answers at the
 addresses that the cluster asks Grafana at. So everything around Grafana is tested: archive, unit and sandbox, secrets,
 database, routes, sign-in, roles, sign-out, metrics, rotation, change of version.
 """
@@ -36,7 +36,8 @@ ROLES = ("Viewer", "Editor", "Admin")
 PROVISIONED = ("access-control", "alerting", "dashboards", "datasources", "notifiers", "plugins")
 TABLES = """
 CREATE TABLE IF NOT EXISTS migration_log (version text PRIMARY KEY, at timestamptz DEFAULT now());
-CREATE TABLE IF NOT EXISTS "user" (login text PRIMARY KEY, email text UNIQUE NOT NULL, role text NOT NULL, password text);
+CREATE TABLE IF NOT EXISTS "user"
+  (login text PRIMARY KEY, email text UNIQUE NOT NULL, role text NOT NULL, password text);
 INSERT INTO migration_log VALUES (:'version') ON CONFLICT DO NOTHING;
 INSERT INTO "user" VALUES (:'admin', 'admin@localhost', 'Admin', :'password') ON CONFLICT DO NOTHING;
 """
