@@ -4,9 +4,9 @@
     grafana server --config=FILE --homepath=DIRECTORY
 
 It reads what Grafana reads (grafana.ini with its `$__file{...}`, provisioning, dashboards, bundled plugins), keeps
-people in PostgreSQL, signs them in and out by OAuth, gives roles by the JMESPath of the configuration, and answers at the
-addresses that the cluster asks Grafana at. So everything around Grafana is tested: archive, unit and sandbox, secrets,
-database, routes, sign-in, roles, sign-out, metrics, rotation, change of version.
+people in PostgreSQL, signs them in and out by OAuth, gives roles by the JMESPath of the configuration, and answers at
+the addresses that the cluster asks Grafana at. So everything around Grafana is tested: archive, unit and sandbox,
+secrets, database, routes, sign-in, roles, sign-out, metrics, rotation, change of version.
 """
 
 import base64
