@@ -399,6 +399,17 @@ def test_no_secret_is_in_a_message(site, files):
     assert "sesame" not in refusal
 
 
+def test_channels_of_the_site_have_no_credentials(site):
+    channels = ["conda-forge", "https://user:sesame@conda.example.org/x"]
+    settings = {"channels": channels, "channel_alias": "https://conda.example.org/t/sesame"}
+    site.write(cluster={**cluster(), "conda_store": settings})
+    refusal = site.refusal()
+    allowed = "is not allowed: a channel such as conda-forge, without a password or token in its address"
+    assert f"conda_store.channels[1]: 'https://**@conda.example.org/x' {allowed}" in refusal
+    assert f"conda_store.channel_alias: 'https://conda.example.org/t/**' {allowed}" in refusal
+    assert "sesame" not in refusal
+
+
 # Settings of formulas follow from their defaults
 
 DEFAULTS = {
