@@ -349,6 +349,7 @@ def test_who_is_renamed_takes_home_and_folder_along(site, tmp_path, kind):
     site.write(users=json.dumps(USERS).replace(f'"{old}"', f'"{new}"'))
     refusal = site.refusal()
     assert line.format(folder) in refusal
+    assert f"{new} would get an empty {'home' if section == 'users' else 'folder'}" in refusal
     assert f"(if {old} is renamed, run first: mv {folder} {places[section] / new})" in refusal
     assert site.refusal("w1") == ""
     folder.rename(places[section] / new)
