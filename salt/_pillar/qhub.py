@@ -15,15 +15,14 @@ import difflib
 import hmac
 import importlib
 import ipaddress
-import re
 import shlex
 from pathlib import Path
 
 import jsonschema_rs
 import yaml
-from _gate import files, homes
+from _gate import credentials, files, homes
 
-for part in (files, homes):
+for part in (credentials, files, homes):
     importlib.reload(part)  # a master that runs keeps what it imported before the checkout changed
 overlay = files.overlay
 
@@ -46,8 +45,6 @@ SYSTEM_NAMES = (Path("/etc/passwd"), Path("/etc/group"))
 MISSHAPEN = {"type", "required", "format"}
 #: A value is not shown where a key above it has one of these words.
 SECRET = ("secret", "password", "token", "private")
-#: A user, a password or a token in an address, which is not shown either.
-CREDENTIAL = re.compile(r"(://)[^/\s]*(@)|(?<=/t/)()[^/\s]+()")
 SCALARS = ["string", "number", "boolean", "null"]
 
 
@@ -267,6 +264,7 @@ def problems(pillar, schema):
     except ValueError:  # keys that are not text
         return [problem(path, key, "a key in quotes") for path, key in odd_keys(pillar)]
     found = [line for error in errors for line in schema_problems(error, schema)]
+    found += [problem(*each) for each in credentials.problems(pillar, schema)]
     broken = {tuple(error.instance_path[:2]) for error in errors if error.kind.name in MISSHAPEN}
     return found + [problem(*each) for each in cross_problems(Parts(pillar, broken))]
 
@@ -297,7 +295,7 @@ def shown(path, value):
         return "**"
     words: dict[type, str] = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
     if isinstance(value, str):
-        value = CREDENTIAL.sub(r"\1**\2", value)
+        value = credentials.masked(value)
     text = next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -350,6 +350,7 @@ def test_who_is_renamed_takes_home_and_folder_along(site, tmp_path, kind):
     site.write(users=json.dumps(USERS).replace(f'"{old}"', f'"{new}"'))
     refusal = site.refusal()
     assert line.format(folder) in refusal
+    assert f"{new} would get an empty {'home' if section == 'users' else 'folder'}" in refusal
     assert f"(if {old} is renamed, run first: mv {folder} {places[section] / new})" in refusal
     assert site.refusal("w1") == ""
     folder.rename(places[section] / new)
@@ -397,6 +398,17 @@ def test_no_secret_is_in_a_message(site, files):
     site.write(**files)
     refusal = site.refusal()
     assert refusal == "" or "the pillar has" in refusal or "Unable to merge" in refusal
+    assert "sesame" not in refusal
+
+
+def test_channels_of_the_site_have_no_credentials(site):
+    channels = ["conda-forge", "https://user:sesame@conda.example.org/x"]
+    settings = {"channels": channels, "channel_alias": "https://conda.example.org/t/sesame"}
+    site.write(cluster={**cluster(), "conda_store": settings})
+    refusal = site.refusal()
+    allowed = "is not allowed: a channel such as conda-forge, without a password or token in its address"
+    assert f"conda_store.channels[1]: 'https://**@conda.example.org/x' {allowed}" in refusal
+    assert f"conda_store.channel_alias: 'https://conda.example.org/t/**' {allowed}" in refusal
     assert "sesame" not in refusal
 
 

@@ -56,5 +56,7 @@ def taken(pillar, section, key, place, other=None):
     for name, number in ids.items():
         if number in owners:
             old, new = Path(place, owners[number]), Path(place, name)
+            what = "home" if key == "uid" else "folder"
             advice = f"if {owners[number]} is renamed, run first: mv {old} {new}"
-            yield (section, name, key), number, f"another {key}, as {old} has this one ({advice})"
+            allowed = f"another {key}, as {old} has this one and {name} would get an empty {what} ({advice})"
+            yield (section, name, key), number, allowed
