@@ -61,10 +61,11 @@ class Maker(http.server.BaseHTTPRequestHandler):
     """Serves ``BODY``, in the way that the path names; keeps the ranges that were asked for."""
 
     protocol_version = "HTTP/1.1"
+    asked: list[str | None] = []
 
     def do_GET(self):
         way, asked = self.path.strip("/"), self.headers.get("Range")
-        self.server.asked.append(asked)
+        self.asked.append(asked)
         first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and way != "without-ranges" else 0
         self.close_connection = True
         if way == "missing":
@@ -87,7 +88,7 @@ class Maker(http.server.BaseHTTPRequestHandler):
                 self.send_header("Content-Range", f"bytes {first}-{len(BODY) - 1}/{len(BODY)}")
             self.send_header("Content-Length", str(len(BODY) - first))
             self.end_headers()
-            half = first + (len(BODY) - first) // 2 if len(self.server.asked) == 1 and way.startswith("cut") else None
+            half = first + (len(BODY) - first) // 2 if len(self.asked) == 1 and way.startswith("cut") else None
             self.wfile.write(BODY[first:half])
 
     def log_message(self, *_):
@@ -96,9 +97,9 @@ class Maker(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def maker():
-    """A server of a file; ``asked`` is the list of the ranges it was asked for."""
+    """A server of a file."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Maker) as server:
-        server.asked = []
+        Maker.asked = []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -126,7 +127,7 @@ def test_a_download_goes_on_where_it_stopped(fetch, maker, tmp_path):
     assert (tmp_path / "cut.part").read_bytes() == BODY[: len(BODY) // 2]
     file, error = fetch("cut")
     assert file.read_bytes() == BODY
-    assert maker.asked == [None, f"bytes={len(BODY) // 2}-"]
+    assert Maker.asked == [None, f"bytes={len(BODY) // 2}-"]
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -147,7 +148,7 @@ def test_whatever_is_left_of_a_download_the_next_run_has_the_file(fetch, maker, 
     file, error = fetch(way)
     assert error is None
     assert file.read_bytes() == BODY
-    assert len(maker.asked) == requests
+    assert len(Maker.asked) == requests
 
 
 @pytest.mark.parametrize(

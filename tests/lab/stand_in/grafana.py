@@ -340,7 +340,8 @@ def document(title, text):
 
 
 def main():
-    options = dict(re.fullmatch(r"--(config|homepath)=(.+)", word).groups() for word in sys.argv[2:])
+    found = (re.fullmatch(r"--(config|homepath)=(.+)", word) for word in sys.argv[2:])
+    options = {each[1]: each[2] for each in found if each}
     if sys.argv[1:2] != ["server"] or set(options) != {"config", "homepath"}:
         sys.exit(__doc__)
     Handler.grafana = Grafana(settings(options["config"]), Path(options["homepath"]))
