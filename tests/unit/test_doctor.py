@@ -204,7 +204,12 @@ def test_the_page_says_what_is_wrong_and_what_to_do():
 
 
 PILLAR = {
-    "cluster": {"name": "lab", "public_name": "hpc", "people_name": "people.hpc", "master": {"id": "master", "address": "10.0.0.1"}},
+    "cluster": {
+        "name": "lab",
+        "public_name": "hpc",
+        "people_name": "people.hpc",
+        "master": {"id": "master", "address": "10.0.0.1"},
+    },
     "nodes": {"w1": {}, "w2": {}},
     "base": {"time_sync": True},
 }

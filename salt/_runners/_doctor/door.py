@@ -21,6 +21,7 @@ DAYS = 14
 PORTS = (443, 8786)
 #: How often a service may send a browser on before it is at the realm.
 REDIRECTIONS = 5
+PEOPLE_NAME = "cluster.people_name in cluster.sls, and the DNS; docs/security.md"
 #: Others than browsers are refused instead of being sent to sign in.
 BROWSER = {"Accept": "text/html"}
 #: The certificates of the authority and of services, where they are.
@@ -42,7 +43,7 @@ def traefik(site):
 
 
 def certificates(site):
-    """Every certificate is for its name, from whom the nodes trust, and valid for some time."""
+    """Every certificate is for its name, from whom the nodes trust, and valid; people's servers have their own name."""
     ends = {f"port {port}, {name}": presented(site, port, name) for port in PORTS for name in host_names(site)}
     for path in (AUTHORITY, *sorted(SERVICES.glob("*.crt"))):
         ends[str(path)] = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
@@ -50,6 +51,7 @@ def certificates(site):
     wrong = [line for line in (soon(name, end, now) for name, end in ends.items()) if line]
     if wrong:
         raise Fault(*wrong)
+    people(site)
     return f"valid until {min(ends.values()):%Y-%m-%d} at least"
 
 
@@ -82,15 +84,22 @@ def people(site):
     """The host name of people's servers leads to the front door, and to no page at which people sign in."""
     if site.people_name == site.public_name:
         raise Warned(
-            f"people's servers have the front door's name {site.public_name}: a page of one person can act as its readers"
+            f"people's servers have the front door's name {site.public_name}: a page of one person can act as its readers",
+            advice=PEOPLE_NAME,
         )
     *_, name = sorted(host_names(site), key=lambda each: each != site.public_name)
     try:
         found = {each: {info[4][0] for info in socket.getaddrinfo(each, 443)} for each in (site.public_name, name)}
     except OSError as error:
-        raise Fault(f"{name} has no address ({reason(error)}): add the name to the DNS, beside {site.public_name}") from None
+        raise Fault(
+            f"{name} has no address ({reason(error)}): add the name to the DNS, beside {site.public_name}",
+            advice=PEOPLE_NAME,
+        ) from None
     if not found[name] & found[site.public_name]:
-        raise Fault(f"{name} has the address {', '.join(sorted(found[name]))}, which is not that of {site.public_name}")
+        raise Fault(
+            f"{name} has the address {', '.join(sorted(found[name]))}, which is not that of {site.public_name}",
+            advice=PEOPLE_NAME,
+        )
     answer = fetch(f"https://{name}/", expect=(302,))
     if answer.headers.get("Location", "") != f"https://{site.public_name}/":
         raise Fault(f"https://{name}/: another service's answer: {words(answer.text)}")

@@ -56,8 +56,6 @@ SERVICES = [
 
     Check("Front door", "traefik", door.traefik, look("traefik"), units=("traefik.service",)),
     Check("Front door", "certificates", door.certificates, "salt-call state.apply traefik", needs=("traefik",)),
-    Check("Front door", "people's name", door.people, "cluster.people_name in cluster.sls, and the DNS; docs/security.md",
-          needs=("certificates",)),
     Check("Front door", "sshgate", door.ssh, look("sshgate"), needs=("traefik",), units=("sshgate.service",)),
 
     Check("Signing in", "keycloak", services.keycloak, look("keycloak"),

@@ -129,7 +129,9 @@ def test_the_owner_s_dashboard_works_until_signing_out(lab, browser, ask, cluste
     with signed_in(lab, browser, "marie") as shown:
         shown.goto(f"{ROOT}/gateway/clusters/{cluster}/status")
         address = f"/gateway/clusters/{cluster}/json/counts.json"
-        assert shown.url == f"{PEOPLE}/gateway/clusters/{cluster}/status", "the Hub asks nothing of who is signed in there"
+        assert shown.url == f"{PEOPLE}/gateway/clusters/{cluster}/status", (
+            "the Hub asks nothing of who is signed in there"
+        )
         shown.wait_for_function("document.title == 'Dask: Status'")
         shown.locator("canvas").first.wait_for()  # which needs the websocket
         counts = shown.evaluate("async address => (await fetch(address)).json()", address)

@@ -65,8 +65,8 @@ FILES = {
     "/proc/1/environ": READ, "/proc/1/root/etc": LIST,
 }  # fmt: skip
 SLURM = {
-    "scancel": "scancel $JOB && test -z \"$(squeue -h -j $JOB)\"",
-    "scancel by name": "scancel --user=ada && test -z \"$(squeue -h -j $JOB)\"",
+    "scancel": 'scancel $JOB && test -z "$(squeue -h -j $JOB)"',
+    "scancel by name": 'scancel --user=ada && test -z "$(squeue -h -j $JOB)"',
     "hold": "scontrol hold $JOB",
     "requeue": "scontrol requeue $JOB",
     "suspend": "scontrol suspend $JOB",
@@ -126,7 +126,9 @@ ON_A_WORKER = {
 def job(lab):
     """The number of a running job of Ada's on w1."""
     words = ["sbatch", "--parsable", "--account=physics", "--nodelist=w1", "--mem=50", "--time=20", "--chdir=/"]
-    number = lab.as_user("ada", [*words, "--output=/dev/null", "--wrap=srun sh -c 'while sleep 1; do echo SECRET; done'"], cwd="/").stdout.strip()
+    number = lab.as_user(
+        "ada", [*words, "--output=/dev/null", "--wrap=srun sh -c 'while sleep 1; do echo SECRET; done'"], cwd="/"
+    ).stdout.strip()
     lab.wait_for("ada's job runs", lambda: lab.state(number) == "RUNNING", timeout=60)
     try:
         yield number
@@ -168,7 +170,10 @@ def test_slurm_changes_nothing_of_another_person(lab, job, attack):
 def test_a_job_reaches_nothing_of_another_job_or_of_services(lab, job):
     """One job of Marie's tries all, beside Ada's job."""
     process = lab.node("w1").run(["pgrep", "-u", "ada", "-x", "sh"]).stdout.split()[0]
-    lines = [f"( {command} ) 2> /dev/null && echo {shlex.quote(f'GOT-IN {attack}')}" for attack, command in ON_A_WORKER.items()]
+    lines = [
+        f"( {command} ) 2> /dev/null && echo {shlex.quote(f'GOT-IN {attack}')}"
+        for attack, command in ON_A_WORKER.items()
+    ]
     options = ["-A", "physics", "-w", "w1", "--mem=50", f"--export=PID={process},PATH=/usr/bin:/bin"]
     _, output = lab.job("marie", *options, "\n".join([*lines, "echo END"]))
     assert output.split("\n")[-2:] == ["END", ""]

@@ -35,7 +35,7 @@ ca:
 firewall:
   ssh: network
   rules: [ip saddr 10.1.0.0/16 tcp dport 10050 accept]
-  local_users: {5432: [billing]}
+  local_users: {"5432": [billing]}
 traefik:
   certificate:
     source: files
