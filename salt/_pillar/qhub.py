@@ -435,7 +435,7 @@ def address_problems(parts):
 
 
 def people_name_problems(parts):
-    """The host name of people's servers is none at which people sign in, and the front door can get a certificate for it."""
+    """The host name of people's servers is none at which people sign in, and can have a certificate."""
     cluster = parts.pillar.get("cluster")
     name = cluster.get("people_name") if isinstance(cluster, dict) else None
     if not isinstance(name, str) or any(path[0] == "cluster" for path in parts.broken if path):

@@ -21,6 +21,7 @@ DAYS = 14
 PORTS = (443, 8786)
 #: How often a service may send a browser on before it is at the realm.
 REDIRECTIONS = 5
+#: What to do about the host name of people's servers.
 PEOPLE_NAME = "cluster.people_name in cluster.sls, and the DNS; docs/security.md"
 #: Others than browsers are refused instead of being sent to sign in.
 BROWSER = {"Accept": "text/html"}
@@ -84,7 +85,8 @@ def people(site):
     """The host name of people's servers leads to the front door, and to no page at which people sign in."""
     if site.people_name == site.public_name:
         raise Warned(
-            f"people's servers have the front door's name {site.public_name}: a page of one person can act as its readers",
+            f"people's servers have the front door's name {site.public_name}: "
+            "a page of one person can act as its readers",
             advice=PEOPLE_NAME,
         )
     *_, name = sorted(host_names(site), key=lambda each: each != site.public_name)

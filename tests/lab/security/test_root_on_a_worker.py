@@ -59,7 +59,8 @@ SALT = {
     "secrets of services": ("pillar.items unmask=True", "jupyterhub_crypt_key"),
     "secrets, by an override": (
         "pillar.items pillar='{\"cluster\": {\"master\": {\"id\": \"w1\"}}}' unmask=True", "jupyterhub_crypt_key"),
-    "secrets, by another environment": ("pillar.items pillarenv=master saltenv=master unmask=True", "jupyterhub_crypt_key"),
+    "secrets, by another environment": (
+        "pillar.items pillarenv=master saltenv=master unmask=True", "jupyterhub_crypt_key"),
 }  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Dashboards of clusters: each is shown to the cluster's owner alone, who is signed in at the Hub.
 
 The front door asks :meth:`Dashboards.allowed` before it passes on a request for ``/gateway/clusters/NAME/...``
-(Traefik's forwardAuth). A dashboard is a program of its owner's, so it is shown at the host name of the owner's servers.
-A browser without a session there is sent to :meth:`Dashboards.sign_in` at the public name, and on to the Hub, of which
-the gateway is an OAuth client. The browser comes back to :meth:`Dashboards.signed_in` with a code, for which the gateway
-gets a token, and takes a ticket to :meth:`Dashboards.enter` at the other host name. The token stays here; the browser
-gets a cookie with a random key. Sessions are kept in memory: after a restart of the gateway the browser is sent through
-the Hub again, which asks nothing of somebody who is signed in there.
+(Traefik's forwardAuth). A dashboard is its owner's program, so it is shown at the host name of the owner's servers. A
+browser without a session there is sent to :meth:`Dashboards.sign_in` at the public name, and on to the Hub, of which
+the gateway is an OAuth client. The browser comes back to :meth:`Dashboards.signed_in` with a code, for which the
+gateway gets a token, and takes a ticket to :meth:`Dashboards.enter` at the other host name. The token stays here; the
+browser gets a cookie with a random key. Sessions are kept in memory: after a restart of the gateway the browser is
+sent through the Hub again, which asks nothing of somebody who is signed in there.
 """
 
 import asyncio
