@@ -136,7 +136,7 @@ INNER = {
     "TRES of a task": "--ntasks=2 --tres-per-task=cpu=2",
 }
 #: What differs in any two jobs, and where a job was submitted from.
-OWN = re.compile(r"SLURM_(JOB_?ID|JOB_(START|END)_TIME|TASK_PID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT)")
+OWN = re.compile(r"SLURM_(JOB_?ID|JOB_(START|END)_TIME|TASK_PID|LOCALID|PROCID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT)")
 
 
 def script(command, **words):
@@ -149,7 +149,7 @@ def script(command, **words):
 
 def run_job(slurm, text, log="/home/ada/log"):
     """Run a batch script as ada and return what it printed."""
-    slurm.node.run(["sbatch", "--chdir=/home/ada"], user="ada", input=text)
+    slurm.node.run(["env", "HOME=/home/ada", "sbatch", "--chdir=/home/ada"], user="ada", input=text)
     finished(slurm)
     return slurm.node.read(log)
 

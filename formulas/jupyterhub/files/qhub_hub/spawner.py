@@ -363,7 +363,7 @@ class ReportHandler(APIHandler):
 def checked_failure(failure):
     """Return the failure that a server reports, with texts of a line each, or raise an error for the server."""
     try:
-        kind, line = failure["kind"], int(failure["line"])
+        kind, line = str(failure["kind"]), int(failure["line"])
         file, text = (" ".join(str(failure[key]).split())[:300] for key in ("file", "text"))
     except (KeyError, TypeError, ValueError) as error:
         raise web.HTTPError(400, "not a failure") from error
