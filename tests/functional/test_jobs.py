@@ -1,4 +1,4 @@
-"""What services offer, and what a notebook's job passes on, beside a real Slurm: formulas/jobs and formulas/jupyterhub."""
+"""What services offer, and what a notebook's job passes on, with a real Slurm: formulas/jobs, formulas/jupyterhub."""
 
 import json
 import re
@@ -30,7 +30,7 @@ cluster = limits.Cluster.read(**answer)
 user, asked = sys.argv[1], json.loads(sys.argv[2])
 offer = limits.Offer(cluster, {"default": {"time": 1}}, user, [user])
 try:
-    found = {"choices": offer.choices(), "unread": getattr(cluster, "unread", []), "got": asked and offer.checked(asked)}
+    found = {"choices": offer.choices(), "unread": cluster.unread, "got": asked and offer.checked(asked)}
 except limits.Refused as refusal:
     found = {"refused": str(refusal)}
 print(json.dumps(found))
@@ -76,7 +76,7 @@ def offer(slurm, user, **asked):
     return json.loads(slurm.node.run(program).stdout)
 
 
-def taken(slurm, user, account, partition, cpus, memory, gpus=0):
+def taken(slurm, user, account, partition, *, cpus, memory, gpus=0):
     """Return whether Slurm would start such a job."""
     words = ["sbatch", "--test-only", f"--account={account}", f"--partition={partition}", "--nodes=1", "--ntasks=1"]
     words += [f"--cpus-per-task={cpus}", f"--mem={memory}M", "--wrap=true", "--chdir=/", "--time=60"]
@@ -107,9 +107,11 @@ def test_limits_of_a_partition_are_those_of_slurm(slurm):
 
 def test_an_association_in_a_partition_with_capitals_is_the_persons(slurm):
     assert slurm.show("assoc", "user=bob", "format=partition") == [["gpu"]], "slurmdbd keeps small letters"
-    assert taken(slurm, "bob", "chemistry", "GPU", 1, 100)
+    assert taken(slurm, "bob", "chemistry", "GPU", cpus=1, memory=100)
     choices = offer(slurm, "bob")["choices"]
-    assert {(choice["account"], choice["partition"], choice["time"]) for choice in choices} == {("chemistry", "GPU", 2.0)}
+    assert {(choice["account"], choice["partition"], choice["time"]) for choice in choices} == {
+        ("chemistry", "GPU", 2.0)
+    }
 
 
 def test_a_name_with_a_separator_in_it_is_reported_and_left_alone(slurm):

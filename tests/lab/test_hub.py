@@ -245,7 +245,9 @@ def failed_starts(hub):
     secrets = json.loads(hub.master.read("/var/lib/qhub/pillar/secrets/master.sls"))["secrets"]
     text = hub.ask("GET", "metrics", token=secrets["jupyterhub_metrics_token"], base="/hub/").text
     name = "jupyterhub_server_spawn_duration_seconds_count{"
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name) and 'status="error"' in line)
+    return sum(
+        float(line.split()[-1]) for line in text.splitlines() if line.startswith(name) and 'status="error"' in line
+    )
 
 
 def test_servers_that_never_ran_and_refusals_change_no_count(hub):

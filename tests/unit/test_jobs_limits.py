@@ -236,7 +236,7 @@ def test_what_the_form_says_is_what_is_granted(cluster, user, groups):
     choices = found.choices()
     assert choices[0]["partition"] == "main", "the default first"
     assert {choice["account"] for choice in choices} == set(found.accounts())
-    for choice, node in ((choice, node) for choice in choices for node in choice["nodes"]):
+    for choice, node in ((each, node) for each in choices for node in each["nodes"]):
         shown = {key: value for key, value in {**choice, **node}.items() if key != "nodes" and value is not None}
         granted = found.checked({"profile": "default", **shown})
         assert {key: granted[key] for key in shown} == shown
@@ -284,7 +284,12 @@ def test_a_job_may_have_what_any_one_node_has(asked):
         ),
         ({"cpus": 9, "gpus": 1}, "together is too much"),
     ],
-    ids=["reserved CPUs", "more memory than any", "CPUs of one and memory of another", "CPUs of one and GPUs of another"],
+    ids=[
+        "reserved CPUs",
+        "more memory than any",
+        "CPUs of one and memory of another",
+        "CPUs of one and GPUs of another",
+    ],
 )
 def test_nobody_is_offered_the_best_of_two_nodes_together(asked, said):
     with pytest.raises(limits.Refused, match=said):

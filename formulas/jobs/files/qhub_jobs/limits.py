@@ -189,7 +189,7 @@ class Cluster:
         """
         Return ``(minutes, [{"cpu", "mem", "gpu"}, ...])``: the most time, and the most that one job may have there.
 
-        Each entry is what one kind of node has together, within the person's limits; without nodes there is one, of limits.
+        Each entry is what one kind of node has together, within the person's limits; without nodes, only those limits.
         """
         qualities = [self.qualities[each] for each in (quality, partition.quality) if each in self.qualities]
         walls = [association.wall, partition.wall, *(each.wall for each in qualities)]
@@ -285,7 +285,7 @@ class Offer:
         time
             The most hours, ``None`` for any number.
         nodes
-            ``[{"cpus", "memory", "gpus"}, ...]``: what one job may have together, memory in MiB, ``None`` for any number.
+            ``[{"cpus", "memory", "gpus"}, ...]``: what one job may have together; memory in MiB, ``None``: any number.
         """
         found = []
         for association, partition in self.places:
@@ -363,7 +363,9 @@ def _check_size(resources, most, gets, partition):
     if not any(all(value <= node.get(what, value) for what, value in resources.items()) for node in most):
         kinds = [" and ".join(f"{node[what]} {WHAT[what]}" for what in WHAT if node.get(what)) for node in most]
         asked = " and ".join(f"{value} {WHAT[what]}" for what, value in resources.items() if value)
-        raise Refused(f"{asked} together is too much: on one node of {partition}, {gets} at most {', or '.join(kinds)}.")
+        raise Refused(
+            f"{asked} together is too much: on one node of {partition}, {gets} at most {', or '.join(kinds)}."
+        )
 
 
 def _is_for(profile, accounts, groups):

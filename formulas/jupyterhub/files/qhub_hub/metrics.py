@@ -1,7 +1,7 @@
 """The Hub's count of running servers, counted anew whenever it is asked for.
 
-JupyterHub's own gauge adds one when a server is ready and takes one away when a server stops, also for a server that was
-cancelled before it was ready.
+JupyterHub's own gauge adds one when a server is ready and takes one away when a server stops, also for a server that
+was cancelled before it was ready.
 """
 
 from jupyterhub.app import JupyterHub

@@ -69,7 +69,7 @@ def words_for(reason):
 
 
 class Said(web.HTTPError):
-    """An error whose text the person reads as it is; ``markup`` is HTML that follows the text where there can be any."""
+    """An error whose text the person reads as it is; ``markup`` is HTML that follows the text on pages."""
 
     def __init__(self, status, text, markup=""):
         super().__init__(status, "%s", text)
@@ -336,7 +336,7 @@ async def ask_or_say(verb, **words):
 
 
 class ReportHandler(APIHandler):
-    """Accepts from a server that starts the port on which it listens and its certificate, or why it fails; nothing else."""
+    """Accepts from a starting server its port and its certificate, or why it fails, and nothing else."""
 
     async def post(self):
         user, token = self.current_user, self.get_auth_token()
