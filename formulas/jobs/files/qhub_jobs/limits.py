@@ -317,8 +317,9 @@ class Offer:
             kept = {"profile", "account"} - ({"account"} & set(profile))
             asked = {key: value for key, value in asked.items() if key in kept}
         wanted = {**profile, **{key: value for key, value in asked.items() if value not in (None, "")}}
-        kept = {key: wanted[key].lower() for key in ("account", "qos") if isinstance(wanted.get(key), str)}
-        wanted.update(kept)  # slurmdbd keeps these names in small letters
+        for key in ("account", "qos"):  # names that slurmdbd keeps in small letters
+            if isinstance(wanted.get(key), str):
+                wanted[key] = wanted[key].lower()
         account = self._one_of("account", wanted.get("account"), self.accounts())
         partition = self._one_of("partition", wanted.get("partition"), self.partitions(account))
         association, place = next((a, p) for a, p in self.places if a.account == account and p.name == partition)

@@ -31,7 +31,7 @@ def tres(text):
         name, _, value = item.partition("=")
         if name not in TRES:
             continue
-        unit = 1
+        unit: float = 1
         if name == "mem" and value[-1:] in UNITS:
             value, unit = value[:-1], UNITS[value[-1]]
         found[TRES[name]] = int(float(value) * unit)
