@@ -463,7 +463,7 @@ def test_a_command_that_closes_its_output_still_tells_its_status(client, ada):
 
 
 # Of the server, and the home for what people leave running.
-PROCESSES_OF_A_NOTEBOOK = r"jupyter|qhub-sshgate-step --hold|socat .*UNIX-LISTEN:/tmp/sshgate-"
+PROCESSES_OF_A_NOTEBOOK = r"jupyter|slurm_script|qhub-sshgate-step --hold|socat .*UNIX-LISTEN:/tmp/sshgate-"
 
 
 def left_behind(lab, hub, user):
