@@ -2,6 +2,7 @@
 {% from "sshgate/map.jinja" import sshgate %}
 
 include:
+  - jupyterhub.worker
   - sshd
 
 Programs for SSH inside jobs are installed:
@@ -31,3 +32,4 @@ SSH inside jobs is installed:
       - pkg: Programs for SSH inside jobs are installed
       - pkg: SSH server is installed
       - file: SSH inside jobs has a umask
+      - file: Program qhub-job-environment is installed

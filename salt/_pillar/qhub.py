@@ -395,6 +395,15 @@ def unknown(path, values, names):
             yield (*path, *step), value, one_of(value, names)
 
 
+def but_for_case(path, names):
+    """Yield a problem for each of the partition ``names`` that an earlier one differs from in capital letters only."""
+    kept: dict[str, str] = {}
+    for name in names:
+        if kept.setdefault(name.lower(), name) != name:
+            other = kept[name.lower()]
+            yield (*path, name), name, f"another name than {other!r}: Slurm's accounting keeps both as {name.lower()!r}"
+
+
 def twice(declared, what):
     """Yield a problem for each ``(path, value)`` whose value an earlier one has."""
     first = {}
@@ -485,6 +494,7 @@ def partition_problems(parts):
         yield ("partitions", name, "default"), True, f"only one default, {defaults[0]!r} is"
     if not defaults and partitions and len(partitions) == len(parts.names("partitions")):
         yield ("partitions",), sorted(partitions), "one of them with default: true"
+    yield from but_for_case(("partitions",), partitions)
     for name, partition in partitions.items():
         path = ("partitions", name)
         yield from unknown((*path, "features"), partition.get("features"), features)
@@ -568,6 +578,8 @@ def user_problems(parts):
         else:
             yield from unknown((*path, "accounts"), {(account,): account for account in own}, accounts)
             for account, limits in own.items():
+                named = [step[-1] for step, _ in partition_limits(limits)]
+                yield from but_for_case((*path, "accounts", account, "partitions"), named)
                 for step, partition in (((), None), *partition_limits(limits)):
                     where = (*path, "accounts", account, *step)
                     yield from qos_problems(where, partition or limits or {}, qos)

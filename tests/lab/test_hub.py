@@ -239,6 +239,98 @@ def test_a_notebook_that_is_no_server_s_is_cancelled(hub):
     wait_for("it is cancelled", lambda: "JobState=CANCELLED" in sh(hub, f"scontrol show job {job}"))
 
 
+def metric(hub, name):
+    """Return the value of one of the Hub's metrics without labels."""
+    secrets = json.loads(hub.master.read("/var/lib/qhub/pillar/secrets/master.sls"))["secrets"]
+    text = hub.ask("GET", "metrics", token=secrets["jupyterhub_metrics_token"], base="/hub/").text
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+
+def failed_starts(hub):
+    """Return how many starts the Hub counts as errors."""
+    secrets = json.loads(hub.master.read("/var/lib/qhub/pillar/secrets/master.sls"))["secrets"]
+    text = hub.ask("GET", "metrics", token=secrets["jupyterhub_metrics_token"], base="/hub/").text
+    name = "jupyterhub_server_spawn_duration_seconds_count{"
+    return sum(
+        float(line.split()[-1]) for line in text.splitlines() if line.startswith(name) and 'status="error"' in line
+    )
+
+
+def test_servers_that_never_ran_and_refusals_change_no_count(hub):
+    running, errors = metric(hub, "jupyterhub_running_servers"), failed_starts(hub)
+    with hub.full("highmem"):
+        hub.request_server("ada", partition="highmem")
+        wait_for("it waits", lambda: "ada" in hub.jobs())
+        hub.stop_server("ada")
+    for _ in range(2):
+        assert hub.request_server("ada", cpus=1_000_000, check=False).status_code == 403
+    assert metric(hub, "jupyterhub_running_servers") == running
+    assert failed_starts(hub) == errors
+
+
+# -- nodes that are not equal --------------------------------------------------------------------------
+
+
+def test_a_larger_node_of_a_partition_can_be_asked_for(hub):
+    small = hub.request_server("marie", account="physics", memory=60000, check=False)
+    assert small.status_code == 403
+    words = ["nodename=big1", "CPUs=16", "RealMemory=64000", "State=CLOUD", "Feature=highmem"]
+    hub.master.run(["scontrol", "create", *words])
+    try:
+
+        def accepted():
+            answer = hub.request_server("marie", account="physics", partition="highmem", cpus=16, check=False)
+            assert answer.ok or answer.status_code in (403, 503), answer.text
+            return answer.ok
+
+        wait_for("the Hub has read Slurm again", accepted, timeout=90)
+        hub.stop_server("marie")
+        refused = hub.request_server("marie", account="physics", partition="highmem", cpus=17, check=False)
+        assert "gets 16 at most in highmem" in refused.json()["message"]
+    finally:
+        hub.stop_server("marie")
+        hub.master.run(["scontrol", "delete", "nodename=big1"])
+
+
+# -- people's own files ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def profile(hub):
+    """A function that adds lines to Marie's ~/.profile, which is put back."""
+    path = "/home/marie/.profile"
+    before = hub.master.read(path)
+    yield lambda text: hub.lab.as_user("marie", ["sh", "-c", f"cat > {path}"], input=before + text)
+    hub.stop_server("marie")
+    hub.lab.as_user("marie", ["sh", "-c", f"rm -rf /home/marie/pylib; cat > {path}"], input=before)
+
+
+def failed_start(hub, name):
+    """Ask for a server and return the message with which its start fails."""
+    answer = hub.request_server(name, account="physics", check=False)
+    if not answer.ok:
+        return answer.json()["message"]
+    with hub.ask("GET", f"users/{name}/server/progress", stream=True) as stream:
+        events = (json.loads(line[5:]) for line in stream.iter_lines() if line.startswith(b"data:"))
+        return next(event for event in events if event.get("failed"))["message"]
+
+
+def test_a_persons_own_packages_do_not_keep_the_server_from_starting(hub, profile):
+    script = "mkdir -p ~/pylib/tornado; echo 'raise ImportError' > ~/pylib/tornado/__init__.py"
+    hub.lab.as_user("marie", ["env", "HOME=/home/marie", "sh", "-c", script])
+    profile("export PYTHONPATH=$HOME/pylib\n")
+    assert hub.start_server("marie", account="physics")
+
+
+def test_a_profile_that_ends_the_shell_is_named_and_can_be_left_alone(hub, profile):
+    profile("exec cat\n")
+    message = failed_start(hub, "marie")
+    assert "of your file ~/.profile ends the shell that starts JupyterLab: exec cat" in message
+    assert "Start without my own Python files and profile" in message
+    hub.stop_server("marie")
+    assert hub.start_server("marie", account="physics", without_own_files=True)
+
+
 # -- settings ----------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,15 @@ def test_a_command_runs_in_the_job_on_the_worker(client, ada):
     assert result.stderr == b"wrong\n", "and nothing of the gateway's own"
 
 
+def test_a_job_submitted_there_does_not_inherit_what_the_notebook_asked_for(client, ada):
+    submit = "sbatch -A physics -c 2 --mem-per-cpu=100 --wait --time=5 --output=inner.log --wrap 'srun env'"
+    result = client.ssh("ada", f"env; {submit} && cat inner.log; rm inner.log")
+    outer, _, inner = result.stdout.decode().partition("Submitted batch job")
+    assert f"SLURM_JOB_ID={ada.job}" in outer.splitlines(), "a session knows where it is"
+    assert "SLURM_MEM_PER_CPU=100" in inner.splitlines()
+    assert "SLURM_MEM_PER_NODE" not in outer + inner
+
+
 def test_slurm_counts_it_as_a_step_of_the_job(client, ada, lab):
     with client.running("ada", "echo up; exec cat") as process:
         process.stdout.readline()
@@ -454,7 +463,7 @@ def test_a_command_that_closes_its_output_still_tells_its_status(client, ada):
 
 
 # Of the server, and the home for what people leave running.
-PROCESSES_OF_A_NOTEBOOK = r"jupyter|qhub-sshgate-step --hold|socat .*UNIX-LISTEN:/tmp/sshgate-"
+PROCESSES_OF_A_NOTEBOOK = r"jupyter|slurm_script|qhub-sshgate-step --hold|socat .*UNIX-LISTEN:/tmp/sshgate-"
 
 
 def left_behind(lab, hub, user):

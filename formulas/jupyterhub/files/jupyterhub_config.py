@@ -7,6 +7,7 @@ from pathlib import Path
 
 import qhub_hub
 from qhub_hub.login import RealmAuthenticator, groups
+from qhub_hub.metrics import count_running_servers
 from qhub_hub.pin import PinnedProxy
 from qhub_hub.spawner import NotebookSpawner
 from qhub_jobs.hosts import host_of
@@ -29,6 +30,8 @@ def jupyter_path(spawner):
     kernels = settings["environments"]["kernels"]
     return ":".join([settings["jupyter_path"], *(f"{kernels}/{namespace}" for namespace in namespaces)])
 
+
+count_running_servers()
 
 # The Hub, behind the front door
 c.JupyterHub.bind_url = "http://127.0.0.1:8000/"  # nothing listens there: the front door is the proxy

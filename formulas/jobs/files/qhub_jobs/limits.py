@@ -3,55 +3,15 @@
 import re
 from dataclasses import dataclass, field
 
-UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
+from qhub_jobs import parse
+
 WHAT = {"cpu": "CPUs", "mem": "MiB of memory", "gpu": "GPUs"}
-NONE = ("", "N/A", "(null)", "NONE", "ALL")
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+ASSOCIATION_COLUMNS, QOS_COLUMNS = 10, 7  # of qhub-jobs's queries
 
 
 class Refused(Exception):
-    """What somebody asks for is not to be had. The message is for them."""
-
-
-def minutes(text):
-    """Return Slurm's ``[days-]hours:minutes:seconds`` (or shorter) in minutes, ``None`` for no limit."""
-    text = text.strip()
-    if text in (*NONE, "UNLIMITED", "INVALID"):
-        return None
-    days, _, clock = text.rpartition("-")
-    parts = [int(each) for each in clock.split(":")]
-    if days:  # days-hours[:minutes[:seconds]]
-        hours, mins, seconds = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, mins, seconds = parts
-    else:  # minutes[:seconds]
-        hours, (mins, seconds) = 0, [*parts, 0][:2]
-    return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
-
-
-def tres(text):
-    """Return Slurm's ``cpu=4,mem=8G,gres/gpu=1`` as ``{"cpu": 4, "mem": 8192, "gpu": 1}``."""
-    found = {}
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        name = {"gres/gpu": "gpu"}.get(name, name)
-        if name == "mem":
-            unit = value[-1] if value[-1].isalpha() else "M"
-            found[name] = int(float(value.rstrip("KMGTP")) * UNITS[unit])
-        elif name in WHAT:
-            found[name] = int(float(value))
-    return found
-
-
-def gpus(text):
-    """Return how many GPUs ``gpu:a100:4(S:0-1),shard:8`` are."""
-    counts = re.findall(r"(?:^|,)gpu(?::[^:,()]+)?:([0-9]+)", text)
-    return sum(map(int, counts))
-
-
-def names(text):
-    """Return a comma-separated list, ``None`` where Slurm means any."""
-    return None if text in NONE else [each for each in text.split(",") if each]
+    """A request that is beyond the person's limits. The message is for the person."""
 
 
 def chain(account, above):
@@ -77,21 +37,22 @@ class Association:
 
 @dataclass
 class Partition:
-    """One partition: what its largest node has, and who may use it."""
+    """One partition: who may use it, and what its nodes have."""
 
     name: str
     default: bool
     wall: int | None
-    default_wall: int | None
     up: bool
     hidden: bool
     accounts: list | None
     denied_accounts: list
     groups: list | None
     qos: list | None
-    memory: int | None
+    denied_qos: list
+    most: dict  # of one node, for one job
+    memory_per_cpu: int | None
     quality: str
-    node: dict = field(default_factory=dict)
+    nodes: list = field(default_factory=list)  # {"cpu", "mem", "gpu"} of each kind of node
 
 
 @dataclass
@@ -111,55 +72,98 @@ def smallest(*limits):
     return found
 
 
+def covers(one, other):
+    """Return whether a job that fits ``other`` fits ``one`` too; both are ``{"cpu", "mem", "gpu"}``, each optional."""
+    return all(one[what] >= other.get(what, float("inf")) for what in one)
+
+
+def largest(nodes):
+    """Return those of ``nodes`` that no other one covers, the one with most CPUs first."""
+    found = []
+    for node in sorted(nodes, key=lambda node: [node.get(what, float("inf")) for what in WHAT], reverse=True):
+        if not any(covers(each, node) for each in found):
+            found.append(node)
+    return found
+
+
 @dataclass
 class Cluster:
-    """What Slurm said, ready to be asked."""
+    """Accounts, partitions and nodes, as Slurm has them."""
 
     people: dict
     partitions: dict
     qualities: dict
     above: dict  # the accounts above each account
+    unread: list  # messages about what could not be read, each with a name
 
     @classmethod
-    def read(cls, associations, qos, partitions, nodes):
-        """Return it from what sacctmgr, scontrol and sinfo print (qhub-jobs: ``limits``)."""
-        rows = [line.split("|") for line in associations.splitlines() if line]
-        above, group_limits = {}, {}
-        for account, parent, user, _part, _qos, _default, _wall, _most, _node, group in rows:
-            if not user:
-                above[account], group_limits[account] = parent, tres(group)
-        chains = {account: chain(account, above) for account in above}
-        people = {}
-        for account, _parent, user, part, qualities, default, wall, most, node, group in rows:
-            if user:
-                limits = [tres(most), tres(node), tres(group), *(group_limits[each] for each in chains[account])]
-                people.setdefault(user, []).append(
-                    Association(account, part, names(qualities) or [], default, minutes(wall), smallest(*limits))
-                )
-        found = cls(people, {}, {}, chains)
-        for line in filter(None, qos.splitlines()):
-            name, _flags, wall, most, node, user, group = line.split("|")
-            found.qualities[name] = Quality(minutes(wall), smallest(*map(tres, (most, node, user, group))))
-        for line in filter(None, partitions.splitlines()):
-            partition = _partition(dict(word.split("=", 1) for word in line.split() if "=" in word))
-            found.partitions[partition.name] = partition
-        for line in filter(None, nodes.splitlines()):
-            name, cpus, memory, gres = line.split("|")
-            if name in found.partitions:
-                largest = found.partitions[name].node
-                has = {"cpu": int(cpus.rstrip("+")), "mem": int(memory.rstrip("+")), "gpu": gpus(gres)}
-                for what, value in has.items():
-                    largest[what] = max(value, largest.get(what, 0))
+    def read(cls, associations, qos, partitions, flags, nodes):
+        """
+        Return the cluster; what cannot be read is left out and reported in ``unread``.
+
+        associations, qos
+            Output of sacctmgr, see qhub-jobs.
+        partitions, nodes
+            Lists of objects from ``scontrol --json``.
+        flags
+            Output of ``scontrol --oneliner show partition``.
+        """
+        found = cls({}, {}, {}, {}, [])
+        found._read_associations(associations)
+        qualities = parse.rows(qos, QOS_COLUMNS, "QOS", found.unread)
+        found.qualities = dict(parse.readable(qualities, _quality, lambda row: f"QOS {row[0]!r}", found.unread))
+        on = parse.flags(flags)
+        found.partitions = {
+            each.name: each
+            for each in parse.readable(
+                partitions,
+                lambda partition: _partition(partition, on.get(partition["name"], {"Hidden"})),
+                lambda partition: f"partition {partition.get('name')!r}",
+                found.unread,
+            )
+        }
+        for places, node in parse.readable(nodes, _node, lambda node: f"node {node.get('name')!r}", found.unread):
+            for place in places:
+                if place in found.partitions:
+                    found.partitions[place].nodes.append(node)
+        for partition in found.partitions.values():
+            partition.nodes = largest(partition.nodes)
         return found
+
+    def _read_associations(self, text):
+        rows = list(parse.rows(text, ASSOCIATION_COLUMNS, "association", self.unread))
+        above = {account: parent for account, parent, user, *_ in rows if not user}
+        self.above = {account: chain(account, above) for account in above}
+
+        def group_limits(row):
+            return row[0], parse.tres(row[-1])
+
+        def name(row):
+            return f"association of {'user ' + repr(row[2]) if row[2] else 'account'} in {row[0]!r}"
+
+        limits_of = dict(parse.readable((row for row in rows if not row[2]), group_limits, name, self.unread))
+
+        def association(row):
+            account, _parent, user, place, qualities, default, wall, most, node, group = row
+            limits = [*map(parse.tres, (most, node, group)), *(limits_of.get(each, {}) for each in self.line(account))]
+            qualities = parse.names(qualities) or []
+            return user, Association(account, place, qualities, default, parse.minutes(wall), smallest(*limits))
+
+        for user, each in parse.readable((row for row in rows if row[2]), association, name, self.unread):
+            self.people.setdefault(user, []).append(each)
+
+    def line(self, account):
+        """Return an account and those above it, as far as they could be read."""
+        return self.above.get(account, [account])
 
     def accounts(self, user):
         """Return the names of the accounts that somebody may use, in order."""
         return list(dict.fromkeys(each.account for each in self.people.get(user, [])))
 
     def association(self, user, account, partition):
-        """Return the association that counts, ``None`` if there is none."""
+        """Return the association that counts, ``None`` if there is none; slurmdbd keeps ``gpu`` for a partition GPU."""
         fitting = [each for each in self.people.get(user, []) if each.account == account]
-        fitting = [each for each in fitting if each.partition in ("", partition)]
+        fitting = [each for each in fitting if each.partition in ("", partition.lower())]
         return max(fitting, key=lambda each: bool(each.partition), default=None)
 
     def places(self, user, groups):
@@ -171,43 +175,64 @@ class Cluster:
                     association
                     and partition.up
                     and not partition.hidden
-                    and _lets_in(partition, self.above[account], groups)
+                    and _lets_in(partition, self.line(account), groups)
                 ):
                     yield association, partition
 
     def qualities_of(self, association, partition):
         """Return the names of the QOS that may be used there, the default first."""
-        known = [each for each in association.qos if partition.qos is None or each in partition.qos]
+        allowed = set(association.qos) if partition.qos is None else set(partition.qos)
+        known = [each for each in association.qos if each in allowed.difference(partition.denied_qos)]
         return sorted(known, key=lambda each: each != association.default_qos)
 
     def most(self, association, partition, quality):
-        """Return ``(minutes, {"cpu", "mem", "gpu"})``: the most that one job may have there."""
+        """
+        Return ``(minutes, [{"cpu", "mem", "gpu"}, ...])``: the most time, and the most that one job may have there.
+
+        Each entry is what one kind of node has together, within the person's limits; without nodes, only those limits.
+        """
         qualities = [self.qualities[each] for each in (quality, partition.quality) if each in self.qualities]
-        own = {"mem": partition.memory} if partition.memory else {}
         walls = [association.wall, partition.wall, *(each.wall for each in qualities)]
-        most = smallest(association.most, own, partition.node, *(each.most for each in qualities))
-        return min((wall for wall in walls if wall is not None), default=None), most
+        limits = smallest(association.most, partition.most, *(each.most for each in qualities))
+        found = [smallest(node, limits) for node in partition.nodes or [{}]]
+        if partition.memory_per_cpu:
+            found = [
+                smallest(node, {"mem": node["cpu"] * partition.memory_per_cpu}) if "cpu" in node else node
+                for node in found
+            ]
+        return min((wall for wall in walls if wall is not None), default=None), largest(found)
 
 
-def _partition(words):
+def _quality(row):
+    name, _flags, wall, most, node, user, group = row
+    return name, Quality(parse.minutes(wall), smallest(*map(parse.tres, (most, node, user, group))))
+
+
+def _node(node):
+    """Return the partitions of a node, and what jobs can have of it."""
+    cpus = parse.number(node.get("effective_cpus") or node["cpus"])
+    memory = parse.number(node["real_memory"]) - (parse.number(node.get("specialized_memory")) or 0)
+    return node["partitions"], {"cpu": cpus, "mem": memory, "gpu": parse.gpus(node["gres"])}
+
+
+def _partition(partition, flags):
+    maximums = partition["maximums"]
+    most = {"cpu": parse.number(maximums["cpus_per_node"]), "mem": parse.number(maximums["partition_memory_per_node"])}
     return Partition(
-        name=words["PartitionName"],
-        default=words.get("Default") == "YES",
-        wall=minutes(words.get("MaxTime", "")),
-        default_wall=minutes(words.get("DefaultTime", "")),
-        up=words.get("State") == "UP" and words.get("RootOnly") != "YES",
-        hidden=words.get("Hidden") == "YES",
-        accounts=names(words.get("AllowAccounts", "")),
-        denied_accounts=names(words.get("DenyAccounts", "")) or [],
-        groups=names(words.get("AllowGroups", "")),
-        qos=names(words.get("AllowQos", "")),
-        memory=_number(words.get("MaxMemPerNode")),
-        quality=words.get("QoS", ""),
+        name=partition["name"],
+        default="Default" in flags,
+        wall=parse.number(maximums["time"]),
+        up="UP" in partition["partition"]["state"] and "RootOnly" not in flags,
+        hidden="Hidden" in flags,
+        accounts=parse.accounting_names(partition["accounts"]["allowed"]),
+        denied_accounts=parse.accounting_names(partition["accounts"]["deny"]) or [],
+        groups=parse.names(partition["groups"]["allowed"]),
+        qos=parse.accounting_names(partition["qos"]["allowed"]),
+        denied_qos=parse.accounting_names(partition["qos"]["deny"]) or [],
+        most={what: value for what, value in most.items() if value},
+        memory_per_cpu=parse.number(maximums["partition_memory_per_cpu"]),
+        quality=partition["qos"]["assigned"].lower(),
     )
-
-
-def _number(text):
-    return int(text) if text and text.isdigit() and text != "0" else None
 
 
 def _lets_in(partition, accounts, groups):
@@ -254,20 +279,27 @@ class Offer:
         return sorted(found, key=lambda name: not found[name].default)
 
     def choices(self):
-        """Return each combination that may be chosen, and the most that one job may have there (None: any number)."""
+        """
+        Return each combination that may be chosen, ``{"account", "partition", "qos", "time", "nodes"}``.
+
+        time
+            The most hours, ``None`` for any number.
+        nodes
+            ``[{"cpus", "memory", "gpus"}, ...]``: what one job may have together; memory in MiB, ``None``: any number.
+        """
         found = []
         for association, partition in self.places:
             for quality in self.cluster.qualities_of(association, partition) or [""]:
                 wall, most = self.cluster.most(association, partition, quality)
                 words = {"account": association.account, "partition": partition.name, "qos": quality}
-                limits = {"memory": most.get("mem"), "cpus": most.get("cpu"), "gpus": most.get("gpu", 0)}
-                found.append({**words, "time": None if wall is None else wall / 60, **limits})
+                nodes = [{"cpus": n.get("cpu"), "memory": n.get("mem"), "gpus": n.get("gpu", 0)} for n in most]
+                found.append({**words, "time": None if wall is None else wall / 60, "nodes": nodes})
         first = self.partitions()
         return sorted(found, key=lambda choice: first.index(choice["partition"]))  # each account's default first
 
     def has_gpus(self):
         """Whether there is any GPU to choose."""
-        return any(partition.node.get("gpu") for _, partition in self.places)
+        return any(node["gpu"] for _, partition in self.places for node in partition.nodes)
 
     def checked(self, asked):
         """Return what a job is to have, complete: what was asked for, within what is allowed, else from the profile.
@@ -285,6 +317,9 @@ class Offer:
             kept = {"profile", "account"} - ({"account"} & set(profile))
             asked = {key: value for key, value in asked.items() if key in kept}
         wanted = {**profile, **{key: value for key, value in asked.items() if value not in (None, "")}}
+        for key in ("account", "qos"):  # names that slurmdbd keeps in small letters
+            if isinstance(wanted.get(key), str):
+                wanted[key] = wanted[key].lower()
         account = self._one_of("account", wanted.get("account"), self.accounts())
         partition = self._one_of("partition", wanted.get("partition"), self.partitions(account))
         association, place = next((a, p) for a, p in self.places if a.account == account and p.name == partition)
@@ -298,10 +333,7 @@ class Offer:
             "mem": _whole("memory", wanted.get("memory", 1000), 1),
             "gpu": _whole("gpus", wanted.get("gpus", 0), 0),
         }
-        for what, value in resources.items():
-            limit = most.get(what)
-            if limit is not None and value > limit:
-                raise Refused(f"{value} {WHAT[what]} is too much: {account} gets {limit} at most in {partition}.")
+        _check_size(resources, most, f"{account} gets", partition)
         return {
             "profile": name,
             "account": account,
@@ -323,9 +355,23 @@ class Offer:
         return value
 
 
+def _check_size(resources, most, gets, partition):
+    """Refuse what no entry of ``most`` (see :meth:`Cluster.most`) has together."""
+    for what, value in resources.items():
+        limits = [node.get(what) for node in most]
+        if None not in limits and value > max(limits):
+            raise Refused(f"{value} {WHAT[what]} is too much: {gets} {max(limits)} at most in {partition}.")
+    if not any(all(value <= node.get(what, value) for what, value in resources.items()) for node in most):
+        kinds = [" and ".join(f"{node[what]} {WHAT[what]}" for what in WHAT if node.get(what)) for node in most]
+        asked = " and ".join(f"{value} {WHAT[what]}" for what, value in resources.items() if value)
+        raise Refused(
+            f"{asked} together is too much: on one node of {partition}, {gets} at most {', or '.join(kinds)}."
+        )
+
+
 def _is_for(profile, accounts, groups):
-    only = [set(profile[key]) for key in ("accounts", "groups") if profile.get(key)]
-    return not only or not set().union(*only).isdisjoint({*accounts, *groups})
+    only = [{each.lower() for each in profile.get("accounts") or ()}, set(profile.get("groups") or ())]
+    return not any(only) or not only[0].isdisjoint(accounts) or not only[1].isdisjoint(groups)
 
 
 def _number_of(what, value):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 
 from qhub_jobs.limits import Cluster
@@ -63,7 +64,15 @@ async def _queue():
 
 
 async def _limits():
-    return Cluster.read(**await ask("limits"))
+    cluster = Cluster.read(**await ask("limits"))
+    if cluster.unread != _reported:
+        _reported[:] = cluster.unread
+        for message in cluster.unread:
+            logging.getLogger(__name__).warning("Left out, as it cannot be read: %s", message)
+    return cluster
+
+
+_reported: list = []  # what was reported last: the same again is no news
 
 
 queue = Remembered(_queue)

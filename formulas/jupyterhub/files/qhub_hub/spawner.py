@@ -8,6 +8,7 @@ import json
 import re
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from batchspawner import JobStatus, SlurmSpawner
 from jinja2 import Environment
@@ -25,7 +26,18 @@ from qhub_hub.pin import pinned
 # batchspawner's own lets a server set anything about itself in the Hub: the address that the Hub then goes to, even.
 default_handlers[:] = [each for each in default_handlers if each[0] != r"/api/batchspawner"]
 
+PROFILE_SHARE = 0.75  # of http_timeout: how long a profile may take before the Hub is told of it
+FAILURES = {  # kind of a failure that a job reports -> what the person reads
+    "ends": "Line {line} of your file {file} ends the shell that starts JupyterLab: {text}",
+    "waits": "Line {line} of your file {file} does not come to an end: {text}",
+    "changes": "Line {line} of your file {file} may keep JupyterLab from starting: {text}",
+    "fails": "Line {line} of your file {file} raises an error when JupyterLab starts: {text}",
+}
+OWN_FILES = "Start without my own Python files and profile"
+ADVICE = f"Correct or remove that line; until then, choose '{OWN_FILES}' in the form."
+
 FORM = Environment(autoescape=True).from_string(Path(__file__).with_name("form.html").read_text())
+NO = (None, "", "0", "false", False, 0)  # of a box that is not ticked
 LOG = ".jupyterhub{}.log"  # in the person's home: what the job prints
 
 REASONS = {
@@ -57,11 +69,13 @@ def words_for(reason):
 
 
 class Said(web.HTTPError):
-    """An error whose text the person reads as it is."""
+    """An error whose text the person reads as it is; ``markup`` is HTML that follows the text on pages."""
 
-    def __init__(self, status, text):
+    def __init__(self, status, text, markup=""):
         super().__init__(status, "%s", text)
         self.jupyterhub_message = text
+        if markup:
+            self.jupyterhub_html_message = f"{html.escape(text)} {markup}"
 
 
 class NotebookSpawner(SlurmSpawner):
@@ -79,6 +93,8 @@ class NotebookSpawner(SlurmSpawner):
     certificate = ""  # of the server, PEM; a new one at each start
     watching: asyncio.Task | None = None  # see watch
     connected = False  # whether the watch has its connection to the server
+    failure: dict | None = None  # what a starting server reported: a line of the person's files that it fails by
+    cancelled = False  # whether the job is cancelled for the Hub
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -100,8 +116,10 @@ class NotebookSpawner(SlurmSpawner):
 
     async def checked(self, asked):
         """Return complete options, or raise what the person reads."""
+        bare = {key: True for key, value in asked.items() if key == "without_own_files" and value not in NO}
+        asked = {key: value for key, value in asked.items() if key != "without_own_files"}
         try:
-            return (await self.offer()).checked(asked)
+            return (await self.offer()).checked(asked) | bare
         except Refused as refusal:
             raise Said(403, str(refusal)) from refusal
         except SlurmError as error:
@@ -149,22 +167,36 @@ class NotebookSpawner(SlurmSpawner):
     async def start(self):
         """Submit the job, wait until its server reports that it serves, and return where."""
         self.ip, self.port, self.certificate = "", 0, ""
+        self.failure, self.cancelled = None, False
         job = await self.submit_batch_script()
         log = f"What it printed last is in ~/{LOG.format(self.suffix())}."
         deadline = None
         while (status := await self.query_job_status()) != JobStatus.RUNNING or not self.port:
+            if self.failure:
+                text = FAILURES[self.failure["kind"]].format(**self.failure)
+                raise Said(424, f"{text}. {ADVICE}", self.way_out())
             if status == JobStatus.NOTFOUND:
                 self.clear_state()
-                raise Said(500, f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. {log}")
+                # 409 and 424 are no errors of the Hub, by which it counts and raises alerts.
+                text = f"Job {job} ended before JupyterLab was ready: it was cancelled, or failed. {log}"
+                raise Said(409 if self.cancelled else 500, text, self.way_out())
             if status == JobStatus.RUNNING and not deadline:
                 deadline = time.monotonic() + self.http_timeout
             if deadline and time.monotonic() > deadline:
-                raise Said(500, f"JupyterLab in job {job} did not answer within {self.http_timeout} s. {log}")
+                text = f"JupyterLab in job {job} did not answer within {self.http_timeout} s. {log}"
+                raise Said(500, text, self.way_out())
             await asyncio.sleep(self.startup_poll_interval)
         self.ip = self.job[1]
         self.db.commit()
         self.log.info("%s is at %s:%s", self._log_name, self.ip, self.port)
         return f"https://{self.ip}:{self.port}"
+
+    def way_out(self):
+        """Return a link (HTML) to the form for a start without the person's files, ``""`` if the start was one."""
+        if self.user_options.get("without_own_files"):
+            return ""
+        url = url_path_join(self.hub.base_url, "spawn", self.user.escaped_name, quote(self.name, safe=""))
+        return f'<a class="btn btn-primary" href="{html.escape(url)}#without_own_files">{OWN_FILES}</a>'
 
     # -- the server -----------------------------------------------------------------------------
 
@@ -229,6 +261,7 @@ class NotebookSpawner(SlurmSpawner):
     async def submit_batch_script(self):
         words = {**self.get_req_subvars(), **self.user_options, "cmd": self.cmd_formatted_for_batch()}
         words["minutes"] = max(1, round(self.user_options["time"] * 60))
+        words["profile_timeout"] = round(PROFILE_SHARE * self.http_timeout)
         words["server"], words["log"] = self.suffix(), LOG.format(self.suffix())
         script = await self._get_batch_script(**words)
         answer = await ask_or_say("submit", user=self.user.name, script=script, environment=self.get_env())
@@ -262,6 +295,7 @@ class NotebookSpawner(SlurmSpawner):
 
     async def cancel_batch_job(self):
         self.submitted = time.monotonic()  # what the queue was before does not count
+        self.cancelled = True
         if self.job_id:
             await ask_or_say("cancel", job=int(self.job_id))
 
@@ -302,7 +336,7 @@ async def ask_or_say(verb, **words):
 
 
 class ReportHandler(APIHandler):
-    """Accepts the port on which a server listens and its certificate, and nothing else, from that server."""
+    """Accepts from a starting server its port and its certificate, or why it fails, and nothing else."""
 
     async def post(self):
         user, token = self.current_user, self.get_auth_token()
@@ -311,6 +345,10 @@ class ReportHandler(APIHandler):
         if spawner is None or not spawner.pending == "spawn":
             raise web.HTTPError(403, "no server that is starting has this token")
         report = self.get_json_body()
+        if failure := report.get("failure"):
+            spawner.failure = spawner.failure or checked_failure(failure)
+            self.set_status(204)
+            return
         port, certificate = report.get("port"), report.get("certificate")
         if not isinstance(port, int) or not spawner.first_port <= port <= spawner.last_port:
             raise web.HTTPError(400, "not a port for servers")
@@ -322,9 +360,21 @@ class ReportHandler(APIHandler):
         self.set_status(204)
 
 
+def checked_failure(failure):
+    """Return the failure that a server reports, with texts of a line each, or raise an error for the server."""
+    try:
+        kind, line = str(failure["kind"]), int(failure["line"])
+        file, text = (" ".join(str(failure[key]).split())[:300] for key in ("file", "text"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise web.HTTPError(400, "not a failure") from error
+    if kind not in FAILURES:
+        raise web.HTTPError(400, "not a kind of failure")
+    return {"kind": kind, "line": line, "file": file, "text": text}
+
+
 default_handlers.append((r"/api/notebook", ReportHandler))
 
 
 def form(offer):
     """Return the form's fields as HTML."""
-    return FORM.render(profiles=offer.profiles, choices=offer.choices(), has_gpus=offer.has_gpus())
+    return FORM.render(profiles=offer.profiles, choices=offer.choices(), has_gpus=offer.has_gpus(), own_files=OWN_FILES)
