@@ -23,6 +23,20 @@
 include:
   - slurm.common
 
+# With Slurm's commands, which check slurm.conf. Without a configuration the package starts nothing.
+slurmdbd is installed:
+  pkg.installed:
+    - pkgs: {{ slurm.database.packages | json }}
+    - install_recommends: false
+    - require:
+      - file: munge stays off
+
+Program that checks Slurm's configuration is installed:
+  file.managed:
+    - name: /usr/local/sbin/qhub-slurm-config
+    - source: salt://slurm/files/qhub-slurm-config
+    - mode: '0755'
+
 Slurm is configured:
   file.managed:
     - name: {{ slurm.config_dir }}/slurm.conf
@@ -30,7 +44,10 @@ Slurm is configured:
     - template: jinja
     - context: {config: {{ config | json }}, partitions: {{ pillar.partitions | json }}}
     - mode: '0644'
+    - check_cmd: qhub-slurm-config check slurm.conf
     - require:
+      - pkg: slurmdbd is installed
+      - file: Program that checks Slurm's configuration is installed
       - file: Slurm's configuration directory exists
 
 {% set files = {
