@@ -118,13 +118,19 @@ Program that registers the node anew is installed:
 
 {% set features = node.get("features", []) | join(",") %}
 {% set weight = node.get("weight", 1) %}
-Slurm has the node's features and weight:
+{% set gres = node.get("gres") or "" %}
+Slurm has the node's features, weight and resources:
   cmd.run:
-    - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}'
+    - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}' '{{ gres }}'
     # Nothing to do where Slurm does not answer.
     - unless: >-
-        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f') || exit 0;
-        test "$(echo "$known" | sort --unique)" = '{{ weight }} {{ features or "(null)" }}'
+        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f %G') || exit 0;
+        known=$(echo "$known" | sed 's/([SC][^)]*)//g' | sort --unique);
+        {% if gres %}
+        test "$known" = '{{ weight }} {{ features or "(null)" }} {{ gres }}'
+        {% else %}
+        test "${known% *}" = '{{ weight }} {{ features or "(null)" }}'
+        {% endif %}
     - require:
       - file: Program that registers the node anew is installed
       - service: slurmd is running
