@@ -37,7 +37,8 @@ slurmd has told of this boot:
   cmd.run:
     - name: echo SLURMD_BOOT= >/run/slurmd.started
     - onlyif: systemctl is-active --quiet slurmd
-    - onchanges:
+    - creates: /run/slurmd.started
+    - require:
       - file: slurmd tells of a boot
     - require_in:
       - service: slurmd is running

@@ -113,3 +113,32 @@ def failures_of(states):
     """Return the comments and output of the states that failed."""
     assert failures(states)
     return [f"{s['comment']} {s.get('changes')}" for s in states.values() if s["result"] is False]
+
+
+@pytest.fixture
+def gpus(lab):
+    """Two device files on w2 that stand for GPUs."""
+    worker = lab.node("w2")
+    for number in (0, 1):
+        worker.run(["mknod", "-m", "666", f"/dev/qhub-gpu{number}", "c", "1", "3"])
+    yield "/dev/qhub-gpu[0-1]"
+    worker.run(["rm", "/dev/qhub-gpu0", "/dev/qhub-gpu1"])
+
+
+def test_gpus_that_are_declared_are_registered_and_given_to_jobs(lab, master, pillar, gpus):
+    nodes = site.nodes()
+    nodes["nodes"]["w2"] |= {"gres": "gpu:a100:2,shard:4", "devices": {"gpu:a100": gpus}}
+    pillar(nodes=nodes)
+    lab.apply("master", CONFIGURATION)
+    lab.apply("w2", ["slurm.worker"])
+    show = ["sinfo", "--noheader", "--Node", "--nodes=w2", "--format=%T %G"]
+    wait_for("w2 has GPUs", lambda: master.run(show).stdout.startswith("idle gpu:a100:2"))
+    words = ["srun", "--quiet", "--gpus=a100:2", "--nodelist=w2", "--immediate=20", "sh", "-c", "echo $SLURM_GPUS_ON_NODE"]
+    assert master.run(words).stdout.strip() == "2"
+    assert master.run(["srun", "--quiet", "--gpus=3", "true"], check=False).returncode
+    assert master.run(["srun", "--quiet", "--gres=shard:1", "--nodelist=w2", "--immediate=20", "true"]).returncode == 0
+    checks = parse(master.run(["salt-run", "--out=json", "doctor.examine", "only=[configuration]"]).stdout)["checks"]
+    assert {check["state"] for check in checks} == {"ok"}
+    site.write_all(master)
+    lab.apply("master", CONFIGURATION)
+    lab.apply("w2", ["slurm.worker"])
