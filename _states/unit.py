@@ -12,6 +12,7 @@ from pathlib import Path
 
 __opts__: dict
 __salt__: dict
+#: Set by Salt for each state: the run's states, and the outcomes of those that ran.
 __lowstate__: list
 __running__: dict
 
@@ -28,9 +29,9 @@ def current(name):
     Restart, or reload, each service of this run that has not loaded the files that the service watches.
 
     A service is one of the run's ``service.running`` with ``watch``; it is reloaded if it has ``reload: true``. Files
-    are the watched ``file`` states, and the ``creates`` of watched ``cmd`` states. A service has loaded a file if it was
-    started, or reloaded successfully, after the file was written. Services whose own state failed, or acted in this run,
-    are left alone. To be the last state of a run.
+    are the watched ``file`` states, and the ``creates`` of watched ``cmd`` states. A service has loaded a file if it
+    was started, or reloaded successfully, after the file was written. Services whose own state failed, or acted in
+    this run, are left alone. To be the last state of a run.
 
     name
         Any text.

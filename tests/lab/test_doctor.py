@@ -159,7 +159,7 @@ FAULTS = {
         "slurm.conf", "NoSuchKey",
     ),
     "slurm.conf not loaded": (
-        change("master", "cp -p /etc/slurm/slurm.conf /root; echo 'PartitionName=odd Nodes=ALL' >>/etc/slurm/slurm.conf",
+        change("master", "cp -p /etc/slurm/slurm.conf /root; echo PartitionName=odd >>/etc/slurm/slurm.conf",
                "mv /root/slurm.conf /etc/slurm/"),
         "configuration", "slurmctld has not loaded the slurm.conf that is in place",
     ),

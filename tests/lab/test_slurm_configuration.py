@@ -133,7 +133,16 @@ def test_gpus_that_are_declared_are_registered_and_given_to_jobs(lab, master, pi
     lab.apply("w2", ["slurm.worker"])
     show = ["sinfo", "--noheader", "--Node", "--nodes=w2", "--format=%T %G"]
     wait_for("w2 has GPUs", lambda: master.run(show).stdout.startswith("idle gpu:a100:2"))
-    words = ["srun", "--quiet", "--gpus=a100:2", "--nodelist=w2", "--immediate=20", "sh", "-c", "echo $SLURM_GPUS_ON_NODE"]
+    words = [
+        "srun",
+        "--quiet",
+        "--gpus=a100:2",
+        "--nodelist=w2",
+        "--immediate=20",
+        "sh",
+        "-c",
+        "echo $SLURM_GPUS_ON_NODE",
+    ]
     assert master.run(words).stdout.strip() == "2"
     assert master.run(["srun", "--quiet", "--gpus=3", "true"], check=False).returncode
     assert master.run(["srun", "--quiet", "--gres=shard:1", "--nodelist=w2", "--immediate=20", "true"]).returncode == 0

@@ -27,7 +27,7 @@ def shown(start, change=None, reload="success", active="active"):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Return a function that makes a run of one service that watches a file, and returns the outcome and the actions."""
+    """Return a function that makes a run of one service with one file, and returns outcome and actions."""
     file = tmp_path / "daemon.conf"
     file.write_text("a")
 

@@ -35,10 +35,14 @@ def slurmctld(site):
 
 def configuration(site):
     """slurmctld runs the configuration that is in place, with the partitions that the pillar declares."""
-    shown = dict(line.split("=", 1) for line in command("scontrol", "show", "config").stdout.splitlines() if "=" in line)
+    shown = dict(
+        line.split("=", 1) for line in command("scontrol", "show", "config").stdout.splitlines() if "=" in line
+    )
     loaded = {key.strip(): value.strip() for key, value in shown.items()}
     partitions = json.loads(command("scontrol", "--json", "show", "partition").stdout)["partitions"]
-    wrong = not_loaded(loaded.get("HASH_VAL", ""), {each["name"] for each in partitions}, set(site.pillar["partitions"]))
+    wrong = not_loaded(
+        loaded.get("HASH_VAL", ""), {each["name"] for each in partitions}, set(site.pillar["partitions"])
+    )
     registered = json.loads(command("scontrol", "--json", "show", "node").stdout)["nodes"]
     declared = {name: site.pillar["nodes"][name].get("gres") for name in site.workers if name in site.pillar["nodes"]}
     wrong += unregistered({each["name"]: each["gres"] for each in registered}, declared)
