@@ -119,14 +119,15 @@ Program that registers the node anew is installed:
 
 {% set features = node.get("features", []) | join(",") %}
 {% set weight = node.get("weight", 1) %}
-{% set gres = node.get("gres") or "" %}
+{# Slurm gives shards the type of their GPU, so that they are not compared here; the doctor compares them. #}
+{% set gres = (node.get("gres") or "").split(",") | reject("match", "(shard|mps):") | join(",") %}
 Slurm has the node's features, weight and resources:
   cmd.run:
     - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}' '{{ gres }}'
     # Nothing to do where Slurm does not answer.
     - unless: >-
         known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f %G') || exit 0;
-        known=$(echo "$known" | sed 's/([SC][^)]*)//g' | sort --unique);
+        known=$(echo "$known" | sed -E 's/\([^)]*\)//g; s/,?(shard|mps):[^,]*//g' | sort --unique);
         {% if gres %}
         test "$known" = '{{ weight }} {{ features or "(null)" }} {{ gres }}'
         {% else %}

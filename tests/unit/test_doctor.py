@@ -612,7 +612,7 @@ def test_what_slurmctld_runs_is_compared_with_what_is_declared():
 
 def test_resources_that_a_node_did_not_register_are_named():
     declared = {"w1": None, "w2": "gpu:a100:2,shard:4"}
-    assert slurm.unregistered({"w1": "", "w2": "shard:4,gpu:a100:2(S:0)"}, declared) == []
+    assert slurm.unregistered({"w1": "", "w2": "gpu:a100:2(S:0),shard:a100:4(S:0)"}, declared) == []
     assert slurm.unregistered({"w1": "", "w2": ""}, declared) == [
         "nodes.w2.gres is gpu:a100:2,shard:4, w2 has registered none"
     ]

@@ -65,10 +65,20 @@ def unregistered(registered, declared):
     lines = []
     for node, gres in sorted(declared.items()):
         if gres and node in registered:
-            has = re.sub(r"\([^)]*\)", "", registered[node])
-            if set(has.split(",")) != set(gres.split(",")):
-                lines.append(f"nodes.{node}.gres is {gres}, {node} has registered {has or 'none'}")
+            has, wanted = counts(registered[node]), counts(gres)
+            if any(has.get(kind, 0) != count for kind, count in wanted.items()):
+                lines.append(f"nodes.{node}.gres is {gres}, {node} has registered {registered[node] or 'none'}")
     return lines
+
+
+def counts(gres):
+    """Return Slurm's ``gpu:a100:2(S:0),shard:a100:4`` as ``{"gpu": 2, "gpu:a100": 2, "shard": 4, "shard:a100": 4}``."""
+    totals: dict[str, int] = {}
+    for entry in filter(None, re.sub(r"\([^)]*\)", "", gres).split(",")):
+        kind, _, count = entry.rpartition(":")
+        for name in {kind, kind.partition(":")[0]}:
+            totals[name] = totals.get(name, 0) + int(count)
+    return totals
 
 
 def slurmdbd(site):
