@@ -123,7 +123,8 @@ Unit qhub-backup.service is in place:
 Unit qhub-backup.service is known to systemd:
   cmd.run:
     - name: systemctl daemon-reload
-    - onchanges:
+    - onlyif: systemctl show -P NeedDaemonReload qhub-backup.service | grep --quiet yes
+    - require:
       - file: Unit qhub-backup.service is in place
 
 {% if backup.schedule %}

@@ -6,10 +6,11 @@
   file.symlink:
     - name: /etc/systemd/system/{{ unit }}
     - target: /dev/null
-    - onchanges_in:
+    - require_in:
       - cmd: Services of older NFS versions are stopped
 {% endfor %}
 
 Services of older NFS versions are stopped:
   cmd.run:
     - name: systemctl daemon-reload && systemctl stop {{ nfs.masked | join(" ") }}
+    - onlyif: systemctl is-active --quiet {{ nfs.masked | join(" ") }}

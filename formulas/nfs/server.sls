@@ -38,6 +38,7 @@ The {{ other }} NFS server is off:
 {% if server.implementation %}
 {% set chosen = server[server.implementation] %}
 {% set kernel = server.implementation == "kernel" %}
+{% set exports_file = "/etc/exports.d/qhub.exports" if kernel else "/etc/ganesha/exports.conf" %}
 
 {{ allow("nfs", "cluster", tcp=[2049]) }}
 {{ local("nfs", {2049: []}) }}
@@ -122,7 +123,7 @@ NFS server is configured:
 
 NFS exports are declared:
   file.managed:
-    - name: {{ "/etc/exports.d/qhub.exports" if kernel else "/etc/ganesha/exports.conf" }}
+    - name: {{ exports_file }}
     - source: salt://nfs/files/{{ "exports" if kernel else "exports.conf" }}.jinja
     - template: jinja
     - context: {{ context | json }}
@@ -134,9 +135,14 @@ NFS exports are declared:
 # Before the service, so that only a server that already runs is asked to read again: clients stay connected.
 NFS server answers to the members:
   cmd.run:
-    - name: {{ "exportfs -ra" if kernel else "systemctl reload " ~ chosen.service }}
-    - onlyif: systemctl --quiet is-active {{ chosen.service }}
-    - onchanges:
+    - name: {{ "exportfs -ra && " if kernel }}systemctl reload {{ chosen.service }}
+    - onlyif:
+      - systemctl --quiet is-active {{ chosen.service }}
+      # The server was started, or reloaded, before the file was written; or the last reload failed.
+      - >-
+        find {{ exports_file }} -newermt "$(systemctl show --timestamp=us -P StateChangeTimestamp {{ chosen.service }})" | grep --quiet . ||
+        systemctl show -P ReloadResult {{ chosen.service }} | grep --quiet --invert-match --line-regexp success
+    - require:
       - file: NFS exports are declared
 
 {% if not kernel %}
@@ -168,6 +174,7 @@ NFS server listens:
   cmd.run:
     - name: until ss --no-header --listening --tcp --numeric 'sport = :2049' | grep -q .; do sleep 0.2; done
     - timeout: 20
-    - onchanges:
+    - unless: ss --no-header --listening --tcp --numeric 'sport = :2049' | grep -q .
+    - require:
       - service: NFS server is running
 {% endif %}

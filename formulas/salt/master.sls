@@ -44,18 +44,23 @@ Salt master has a unit:
 Salt master's unit is known to systemd:
   cmd.run:
     - name: systemctl daemon-reload
-    - onchanges:
+    - onlyif: systemctl show -P NeedDaemonReload salt-master.service | grep --quiet yes
+    - require:
       - file: Salt master has a unit
 
 # Not `watch`: this very run needs the master to the end.
 Salt master is restarted after this run:
   cmd.run:
     - name: systemd-run --on-active=10 --timer-property=AccuracySec=1s systemctl restart salt-master.service
-    - onlyif: systemctl is-active --quiet salt-master.service
-    - onchanges:
+    - onlyif:
+      - systemctl is-active --quiet salt-master.service
+      # Files that the running daemon has not read.
+      - >-
+        find /etc/salt/master.d/qhub.conf /etc/systemd/system/salt-master.service
+        -newermt "$(systemctl show --timestamp=us -P ActiveEnterTimestamp salt-master.service)" | grep --quiet .
+    - require:
       - file: Salt master is configured
       - file: Salt master has a unit
-    - require:
       - cmd: Salt master's unit is known to systemd
     - order: last
 

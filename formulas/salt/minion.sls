@@ -81,19 +81,24 @@ Salt minion has a unit:
 Salt minion's unit is known to systemd:
   cmd.run:
     - name: systemctl daemon-reload
-    - onchanges:
+    - onlyif: systemctl show -P NeedDaemonReload salt-minion.service | grep --quiet yes
+    - require:
       - file: Salt minion has a unit
 
 # Not `watch`: a minion that stops itself would take the running job with it.
 Salt minion is restarted after this run:
   cmd.run:
     - name: systemd-run --on-active=10 --timer-property=AccuracySec=1s systemctl restart salt-minion.service
-    - onlyif: systemctl is-active --quiet salt-minion.service
-    - onchanges:
+    - onlyif:
+      - systemctl is-active --quiet salt-minion.service
+      # Files that the running daemon has not read.
+      - >-
+        find /etc/salt/minion.d/qhub.conf /etc/salt/minion.d/schedule.conf /etc/systemd/system/salt-minion.service
+        -newermt "$(systemctl show --timestamp=us -P ActiveEnterTimestamp salt-minion.service)" | grep --quiet .
+    - require:
       - file: Salt minion is configured
       - file: Salt minion has a schedule
       - file: Salt minion has a unit
-    - require:
       - cmd: Salt minion's unit is known to systemd
     - order: last
 

@@ -8,5 +8,6 @@ Accounts, associations and QOS are as declared:
     - name: {{ pillar.cluster.name }}
     - pillar: true
     - require:
-      - service: Slurm controller is running
+      # Slurm has no partition any more whose QOS or account is removed.
+      - cmd: Slurm has loaded its configuration
       - file: Users' passwd entries are known

@@ -4,8 +4,15 @@
 {% set config = dict(slurm.config, ClusterName=pillar.cluster.name, AccountingStorageHost=master.address,
                      AccountingStoragePort=slurm.database.config.DbdPort,
                      SlurmctldHost=master.id ~ "(" ~ master.address ~ ")") %}
-{% if slurm.gpu_autodetect %}
-{% do config.update({"GresTypes": "gpu", "AccountingStorageTRES": config.get("AccountingStorageTRES", "gres/gpu")}) %}
+{% set gres = ["gpu"] if slurm.gpu_autodetect else [] %}
+{% for node in pillar.nodes.values() %}
+{% do gres.extend((node.get("gres") or "").split(",") | select | map("regex_replace", ":.*", "") | list) %}
+{% endfor %}
+{% if gres and not config.get("GresTypes") %}
+{% do config.update({"GresTypes": gres | unique | sort}) %}
+{% endif %}
+{% if gres and not config.get("AccountingStorageTRES") %}
+{% do config.update({"AccountingStorageTRES": gres | unique | sort | map("regex_replace", "^", "gres/") | list}) %}
 {% endif %}
 # No node is idle for Slurm, to which all are dynamic: the Salt master's engine tells it which to suspend, as only some may be.
 {% if slurm.power.resume %}
@@ -23,6 +30,20 @@
 include:
   - slurm.common
 
+# With Slurm's commands, which check slurm.conf. Without a configuration the package starts nothing.
+slurmdbd is installed:
+  pkg.installed:
+    - pkgs: {{ slurm.database.packages | json }}
+    - install_recommends: false
+    - require:
+      - file: munge stays off
+
+Program that checks Slurm's configuration is installed:
+  file.managed:
+    - name: /usr/local/sbin/qhub-slurm-config
+    - source: salt://slurm/files/qhub-slurm-config
+    - mode: '0755'
+
 Slurm is configured:
   file.managed:
     - name: {{ slurm.config_dir }}/slurm.conf
@@ -30,7 +51,10 @@ Slurm is configured:
     - template: jinja
     - context: {config: {{ config | json }}, partitions: {{ pillar.partitions | json }}}
     - mode: '0644'
+    - check_cmd: qhub-slurm-config check slurm.conf
     - require:
+      - pkg: slurmdbd is installed
+      - file: Program that checks Slurm's configuration is installed
       - file: Slurm's configuration directory exists
 
 {% set files = {
@@ -42,10 +66,13 @@ Slurm is configured:
 Slurm's {{ name }} is in place:
   file.managed:
     - name: {{ slurm.config_dir }}/{{ name }}
-    - source: salt://slurm/files/key_value.conf.jinja
+    - source: salt://slurm/files/{{ "gres.conf" if name == "gres.conf" else "key_value.conf" }}.jinja
     - template: jinja
-    - context: {config: {{ content | json }}}
+    - context: {config: {{ content | json }}, nodes: {{ (pillar.nodes if name == "gres.conf" else {}) | json }}}
     - mode: '0644'
+    - check_cmd: qhub-slurm-config check {{ name }}
     - require:
+      - pkg: slurmdbd is installed
+      - file: Program that checks Slurm's configuration is installed
       - file: Slurm's configuration directory exists
 {% endfor %}

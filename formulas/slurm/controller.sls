@@ -8,6 +8,10 @@
 {% if slurm.config.get("MailProg") != "/usr/bin/true" or programs %}
 {% set settings = dict(settings, **confinement.with_programs) %}
 {% endif %}
+{% set settings_of_additions = {"purge": "none"} %}
+{% for key, value in pillar.get("slurm_accounting", {}).items() if key not in ("purge", "reservations", "resources") %}
+{% do settings_of_additions.update({key: value}) %}
+{% endfor %}
 
 include:
   - slurm.config
@@ -66,6 +70,17 @@ Slurm controller has no other key:
     - require_in:
       - cmd: slurmdbd answers
 
+# Before the partitions that name them. Accounts and QOS that no partition names any more are removed at the end
+# (slurm.accounting).
+Accounts and QOS of partitions exist:
+  slurm_account.managed:
+    - name: {{ pillar.cluster.name }}
+    - accounts: {{ pillar.get("accounts", {}) | json }}
+    - qos: {{ pillar.get("qos", {}) | json }}
+    - settings: {{ settings_of_additions | json }}
+    - require:
+      - cmd: slurmdbd answers
+
 Slurm controller is running:
   service.running:
     - name: slurmctld
@@ -79,21 +94,21 @@ Slurm controller is running:
       - file: slurmctld comes back by itself
       - file: Slurm's state directory exists
       - file: Slurm's log directory exists
-      - cmd: slurmdbd answers
+      - slurm_account: Accounts and QOS of partitions exist
 {% if slurm.power.resume %}
       - sls: slurm.power
 {% endif %}
     - watch:
       - file: Slurm's key is in place
 
-# Restarts nothing: slurmctld takes the new configuration, or refuses it and goes on with the old one.
-Slurm has read its configuration:
+# Restarts nothing: slurmctld loads the new configuration, or refuses it and goes on with the previous one.
+Slurm has loaded its configuration:
   cmd.run:
-    - name: timeout {{ slurm.controller.start_timeout }} sh -c 'until scontrol ping; do sleep 0.2; done' && scontrol reconfigure
-    - onchanges:
-      - file: Slurm is configured
-      - file: Slurm's cgroup.conf is in place
-      - file: Slurm's gres.conf is in place
-      - file: Slurm's plugstack.conf is in place
+    - name: qhub-slurm-config load {{ slurm.controller.start_timeout }}
+    - unless: qhub-slurm-config running
     - require:
       - service: Slurm controller is running
+      - file: Slurm is configured
+      {% for name in ("cgroup.conf", "gres.conf", "plugstack.conf") %}
+      - file: Slurm's {{ name }} is in place
+      {% endfor %}

@@ -42,15 +42,12 @@ slurmdbd is configured:
     - group: slurm
     - mode: '0600'
     - show_changes: false
+    - check_cmd: qhub-slurm-config check slurmdbd.conf
     - require:
-      - pkg: Slurm's user exists
-
-slurmdbd is installed:
-  pkg.installed:
-    - pkgs: {{ database.packages | json }}
-    - install_recommends: false
-    - require:
-      - file: munge stays off
+      - pkg: slurmdbd is installed
+      - file: Program that checks Slurm's configuration is installed
+      - file: Slurm's key is in place
+      - cmd: Accounting database's user exists
 
 slurmdbd comes back by itself:
   file.managed:
@@ -66,9 +63,7 @@ slurmdbd is running:
     - name: slurmdbd
     - enable: true
     - require:
-      - pkg: slurmdbd is installed
       - file: slurmdbd comes back by itself
-      - cmd: Accounting database's user exists
     - watch:
       - file: slurmdbd is configured
       - file: Slurm's key is in place

@@ -37,7 +37,8 @@ slurmd has told of this boot:
   cmd.run:
     - name: echo SLURMD_BOOT= >/run/slurmd.started
     - onlyif: systemctl is-active --quiet slurmd
-    - onchanges:
+    - creates: /run/slurmd.started
+    - require:
       - file: slurmd tells of a boot
     - require_in:
       - service: slurmd is running
@@ -118,13 +119,20 @@ Program that registers the node anew is installed:
 
 {% set features = node.get("features", []) | join(",") %}
 {% set weight = node.get("weight", 1) %}
-Slurm has the node's features and weight:
+{# Slurm gives shards the type of their GPU, so that they are not compared here; the doctor compares them. #}
+{% set gres = (node.get("gres") or "").split(",") | reject("match", "(shard|mps):") | join(",") %}
+Slurm has the node's features, weight and resources:
   cmd.run:
-    - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}'
+    - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}' '{{ gres }}'
     # Nothing to do where Slurm does not answer.
     - unless: >-
-        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f') || exit 0;
-        test "$(echo "$known" | sort --unique)" = '{{ weight }} {{ features or "(null)" }}'
+        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f %G') || exit 0;
+        known=$(echo "$known" | sed -E 's/\([^)]*\)//g; s/,?(shard|mps):[^,]*//g' | sort --unique);
+        {% if gres %}
+        test "$known" = '{{ weight }} {{ features or "(null)" }} {{ gres }}'
+        {% else %}
+        test "${known% *}" = '{{ weight }} {{ features or "(null)" }}'
+        {% endif %}
     - require:
       - file: Program that registers the node anew is installed
       - service: slurmd is running

@@ -138,13 +138,13 @@ Traefik has no other routes:
 Traefik takes its new certificate:
   file.touch:
     - name: /etc/traefik/dynamic/traefik.yml
-    - onchanges:
+    - onlyif: find /etc/qhub/tls -type f -newer /etc/traefik/dynamic/traefik.yml | grep --quiet .
+    - require:
       - x509: Key of traefik is here
       - x509: Certificate of traefik is current
       {% if source == "files" %}
       - certificate: Site's certificate is in place
       {% endif %}
-    - require:
       - file: Routes of traefik are in place
 
 Traefik's log is rotated:

@@ -368,6 +368,7 @@ def cross_problems(parts):
     yield from address_problems(parts)
     yield from people_name_problems(parts)
     yield from power_problems(parts)
+    yield from gres_problems(parts)
     yield from partition_problems(parts)
     yield from id_problems(parts)
     yield from account_problems(parts)
@@ -473,6 +474,51 @@ def power_problems(parts):
             yield ("slurm", "power", key), command, allowed
         elif not splits(command):
             yield ("slurm", "power", key), command, "a command whose quotes are closed"
+
+
+def gres_problems(parts):
+    """Generic resources: GPUs are found by the node or have devices, as many as there are; shards are of GPUs."""
+    slurm = parts.pillar.get("slurm")
+    found_by_node = isinstance(slurm, dict) and slurm.get("gpu_autodetect")
+    for name, node in parts.entries("nodes").items():
+        path, devices, counts = ("nodes", name), node.get("devices", {}), {}
+        for entry in filter(None, (node.get("gres") or "").split(",")):
+            kind, _, count = entry.rpartition(":")
+            if not count.isdigit():
+                return  # the schema says so
+            if kind in counts:
+                yield (*path, "gres"), entry, f"{kind} only once"
+            counts[kind] = int(count)
+        kinds = {kind.partition(":")[0] for kind in counts}
+        for kind in [kind for kind in counts if kind.partition(":")[0] == "gpu" and kind not in devices]:
+            if not found_by_node and "users" in parts:  # a worker's pillar need not have slurm.gpu_autodetect
+                yield (
+                    (*path, "devices", kind),
+                    None,
+                    'the device files, such as "/dev/nvidia[0-3]"; or slurm.gpu_autodetect',
+                )
+        for kind, files in devices.items():
+            number = device_count(files)
+            if kind not in counts:
+                yield (*path, "devices", kind), files, one_of(kind, counts)
+            elif number not in (None, counts[kind]):
+                yield (
+                    (*path, "devices", kind),
+                    files,
+                    f"{counts[kind]} device(s), as in nodes.{name}.gres; these are {number}",
+                )
+        if kinds & {"shard", "mps"} and "gpu" not in kinds and not found_by_node:
+            yield (*path, "gres"), node["gres"], "gpu beside shard and mps, which are parts of GPUs"
+
+
+def device_count(files):
+    """Return how many devices ``/dev/nvidia[0-2,5]`` names, ``None`` if the text is not of this form."""
+    if "[" not in files:
+        return 1
+    ranges = [part.split("-") for part in files.partition("[")[2].rstrip("]").split(",")]
+    if not all(end.isdigit() for each in ranges for end in each):
+        return None
+    return sum(max(int(each[-1]) - int(each[0]) + 1, 0) for each in ranges)
 
 
 def splits(command):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import salt.pillar
+from _doctor import slurm_config
 
 __opts__: dict
 __salt__: dict
@@ -15,7 +16,8 @@ __salt__: dict
 
 def validate():
     """
-    Check the site's pillar as the master would compile it, and touch nothing. The master need not run.
+    Check the site's pillar as the master would compile it, and touch nothing. The master need not run. Where Slurm is
+    installed, Slurm's programs read the configuration that would come of the pillar.
 
     Returns one line saying what is in the pillar. A problem makes ``salt-run`` end with status 1 and the
     message that ``state.apply`` would refuse with.
@@ -32,6 +34,7 @@ def validate():
         pillar, errors = compiled_pillar()
     finally:
         log.disabled = before
+    errors = errors or slurm_config.refusals(pillar, __opts__)
     if errors:
         return {"pillar is not valid": errors, "retcode": 1}
     sections = ("nodes", "partitions", "users", "groups", "accounts", "qos")

@@ -153,6 +153,20 @@ FAULTS = {
         "nodes", "w2 is drained: by hand",
     ),
     "slurmdbd stopped": (stop("slurmdbd"), "slurmdbd", "refused"),
+    "unreadable slurm.conf": (
+        change("master", "cp -p /etc/slurm/slurm.conf /root; echo NoSuchKey=1 >>/etc/slurm/slurm.conf",
+               "mv /root/slurm.conf /etc/slurm/"),
+        "slurm.conf", "NoSuchKey",
+    ),
+    "slurm.conf not loaded": (
+        change("master", "cp -p /etc/slurm/slurm.conf /root; echo PartitionName=odd >>/etc/slurm/slurm.conf",
+               "mv /root/slurm.conf /etc/slurm/"),
+        "configuration", "slurmctld has not loaded the slurm.conf that is in place",
+    ),
+    "partition removed": (
+        change("master", "scontrol delete PartitionName=highmem", "scontrol reconfigure"),
+        "configuration", "partition highmem is declared, slurmctld does not have it",
+    ),
     "slurmctld stopped": (stop("slurmctld"), "slurmctld", "DOWN"),
     "expired certificate": (
         certificate(f"{AUTHORITY} -not_before 20200101000000Z -not_after 20200201000000Z"),
@@ -193,7 +207,7 @@ def test_a_healthy_cluster_is_said_to_be_on_one_screen(master, capsys):
         print(f"\n{done.stdout}in {seconds:.1f} s")
     lines = done.stdout.splitlines()
     assert "all in order" in lines[0]
-    assert len(lines) <= 40
+    assert len(lines) <= 42
     assert "\x1b" not in done.stdout, "no colours but on a terminal"
     assert seconds < 20
     assert master.run(["sh", "-c", "ls -d /home/.qhub* /opt/qhub/shared/.qhub*"], check=False).stdout == ""

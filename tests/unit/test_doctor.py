@@ -698,3 +698,25 @@ def test_with_a_broken_pillar_that_is_the_only_fault(runners):
     page = salt.loader.outputters({**loaded.opts, "color": False})[found["outputter"]](found["data"])
     assert "FAILED" in page
     assert "salt-run cluster.validate" in page
+
+
+def test_what_slurmctld_runs_is_compared_with_what_is_declared():
+    assert slurm.not_loaded("Match", {"main"}, {"main"}) == []
+    assert slurm.not_loaded("Different Ours=0x1 Slurmctld=0x2", {"main", "odd"}, {"main", "long"}) == [
+        "slurmctld has not loaded the slurm.conf that is in place",
+        "partition long is declared, slurmctld does not have it",
+        "slurmctld has the partition odd, which is not declared",
+    ]
+
+
+def test_resources_that_a_node_did_not_register_are_named():
+    declared = {"w1": None, "w2": "gpu:a100:2,shard:4"}
+    assert slurm.unregistered({"w1": "", "w2": "gpu:a100:2(S:0),shard:a100:4(S:0)"}, declared) == []
+    assert slurm.unregistered({"w1": "", "w2": ""}, declared) == [
+        "nodes.w2.gres is gpu:a100:2,shard:4, w2 has registered none"
+    ]
+
+
+def test_no_advice_restarts_slurmctld_for_its_configuration():
+    advice = {check.name: check.advice for check in table.CHECKS}
+    assert all("do not restart slurmctld" in advice[name] for name in ("slurm.conf", "configuration"))

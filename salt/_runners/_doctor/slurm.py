@@ -2,6 +2,8 @@
 Checks of Slurm.
 """
 
+import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,15 @@ from .nodes import count, tell
 SERVES = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
 
 
+def slurm_conf(site):
+    """Slurm's commands can read slurm.conf."""
+    done = command("scontrol", "show", "hostnames", "localhost", check=False)
+    if done.returncode:
+        lines = [line.partition("error: ")[2] for line in done.stderr.splitlines()]
+        raise Fault(*([line for line in lines if line] or [done.stderr.strip()]))
+    return "can be read"
+
+
 def slurmctld(site):
     """slurmctld answers."""
     done = command("scontrol", "ping", check=False)
@@ -20,6 +31,54 @@ def slurmctld(site):
     if done.returncode:
         raise Fault(said)
     return said
+
+
+def configuration(site):
+    """slurmctld runs the configuration that is in place, with the partitions that the pillar declares."""
+    shown = dict(
+        line.split("=", 1) for line in command("scontrol", "show", "config").stdout.splitlines() if "=" in line
+    )
+    loaded = {key.strip(): value.strip() for key, value in shown.items()}
+    partitions = json.loads(command("scontrol", "--json", "show", "partition").stdout)["partitions"]
+    wrong = not_loaded(
+        loaded.get("HASH_VAL", ""), {each["name"] for each in partitions}, set(site.pillar["partitions"])
+    )
+    registered = json.loads(command("scontrol", "--json", "show", "node").stdout)["nodes"]
+    declared = {name: site.pillar["nodes"][name].get("gres") for name in site.workers if name in site.pillar["nodes"]}
+    wrong += unregistered({each["name"]: each["gres"] for each in registered}, declared)
+    if wrong:
+        raise Fault(*wrong)
+    return f"is in force, with {len(partitions)} partition{'' if len(partitions) == 1 else 's'}"
+
+
+def not_loaded(hash_value, running, declared):
+    """Return lines about what slurmctld runs and what is declared: ``scontrol``'s HASH_VAL, and names of partitions."""
+    lines = []
+    if hash_value.startswith("Different"):
+        lines.append("slurmctld has not loaded the slurm.conf that is in place")
+    lines += [f"partition {name} is declared, slurmctld does not have it" for name in sorted(declared - running)]
+    return lines + [f"slurmctld has the partition {name}, which is not declared" for name in sorted(running - declared)]
+
+
+def unregistered(registered, declared):
+    """Return lines about generic resources that nodes did not register as declared: both ``{node: gres}``."""
+    lines = []
+    for node, gres in sorted(declared.items()):
+        if gres and node in registered:
+            has, wanted = counts(registered[node]), counts(gres)
+            if any(has.get(kind, 0) != count for kind, count in wanted.items()):
+                lines.append(f"nodes.{node}.gres is {gres}, {node} has registered {registered[node] or 'none'}")
+    return lines
+
+
+def counts(gres):
+    """Return Slurm's ``gpu:a100:2(S:0),shard:a100:4`` as ``{"gpu": 2, "gpu:a100": 2, "shard": 4, "shard:a100": 4}``."""
+    totals: dict[str, int] = {}
+    for entry in filter(None, re.sub(r"\([^)]*\)", "", gres).split(",")):
+        kind, _, count = entry.rpartition(":")
+        for name in {kind, kind.partition(":")[0]}:
+            totals[name] = totals.get(name, 0) + int(count)
+    return totals
 
 
 def slurmdbd(site):

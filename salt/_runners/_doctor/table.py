@@ -45,8 +45,14 @@ SERVICES = [
     Check("Stores", "shared", nodes.shared, "on that node: findmnt DIRECTORY; ls DIRECTORY",
           needs=("salt-master", "nfs"), after=("minions",)),
 
-    Check("Slurm", "slurmdbd", slurm.slurmdbd, look("slurmdbd"), needs=("mariadb",), units=("slurmdbd.service",)),
-    Check("Slurm", "slurmctld", slurm.slurmctld, look("slurmctld"), units=("slurmctld.service",)),
+    # Daemons run on with the configuration that they have loaded, and would not start with one that cannot be read.
+    Check("Slurm", "slurm.conf", slurm.slurm_conf, "salt-call state.apply slurm.config; do not restart slurmctld",
+          needs=()),
+    Check("Slurm", "slurmdbd", slurm.slurmdbd, look("slurmdbd"),
+          needs=("mariadb", "slurm.conf"), units=("slurmdbd.service",)),
+    Check("Slurm", "slurmctld", slurm.slurmctld, look("slurmctld"),
+          needs=("slurm.conf",), units=("slurmctld.service",)),
+    Check("Slurm", "configuration", slurm.configuration, f"{APPLY}; do not restart slurmctld", needs=("slurmctld",)),
     Check("Slurm", "slurmd", slurm.slurmd, there("slurmd"), after=("keys", "minions"), units=("slurmd.service",)),
     Check("Slurm", "nodes", slurm.nodes, "scontrol update nodename=NAME state=resume",
           needs=("slurmctld",), after=("keys", "minions", "slurmd")),
