@@ -13,7 +13,7 @@
 {% endif %}
 {% set rendering = grafana.config.get("rendering") or {} %}
 {% if rendering.get("server_url") and not rendering.get("renderer_token") %}
-{{ raise("grafana.config.rendering.server_url: " ~ rendering.server_url ~ " needs grafana.config.rendering.renderer_token, without which Grafana does not start") }}
+{{ raise("grafana.config.rendering.server_url: " ~ rendering.server_url ~ " needs a renderer_token beside it: Grafana would not start") }}
 {% endif %}
 {% set root = "https://" ~ pillar.cluster.public_name ~ "/monitoring/" %}
 {% set realm = "https://" ~ pillar.cluster.public_name ~ "/auth/realms/" ~ pillar.realm.name ~ "/protocol/openid-connect/" %}
