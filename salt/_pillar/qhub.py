@@ -497,14 +497,14 @@ def gres_problems(parts):
                     None,
                     'the device files, such as "/dev/nvidia[0-3]"; or slurm.gpu_autodetect',
                 )
-        for kind, files in devices.items():
-            number = device_count(files)
+        for kind, paths in devices.items():
+            number = device_count(paths)
             if kind not in counts:
-                yield (*path, "devices", kind), files, one_of(kind, counts)
+                yield (*path, "devices", kind), paths, one_of(kind, counts)
             elif number not in (None, counts[kind]):
                 yield (
                     (*path, "devices", kind),
-                    files,
+                    paths,
                     f"{counts[kind]} device(s), as in nodes.{name}.gres; these are {number}",
                 )
         if kinds & {"shard", "mps"} and "gpu" not in kinds and not found_by_node:
