@@ -151,8 +151,3 @@ Shells are told whom the system trusts:
     - name: /etc/profile.d/qhub-ca.sh
     - contents: set -a; . /etc/qhub/ca.env; set +a
     - mode: '0644'
-
-# Restarts and reloads that an earlier run did not get to, or that failed.
-Services run with their files:
-  unit.current:
-    - order: last

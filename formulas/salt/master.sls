@@ -69,3 +69,9 @@ Salt master is enabled:
     - name: salt-master
     - require:
       - cmd: Salt master's unit is known to systemd
+
+# Restarts and reloads that an earlier run did not get to, or that failed. On the master alone:
+# workers take no state modules (minion.conf.jinja).
+Services run with their files:
+  unit.current:
+    - order: last
