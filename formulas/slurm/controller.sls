@@ -3,7 +3,7 @@
 {% from "base/macros.jinja" import confined %}
 {% from "firewall/macros.jinja" import allow %}
 {% import_yaml "slurm/confined.yaml" as confinement %}
-{% set settings = confinement.daemon %}
+{% set settings = dict(confinement.daemon, **(confinement.with_power if slurm.power.resume else {})) %}
 {% set programs = ["PrologSlurmctld", "EpilogSlurmctld", "ResumeProgram", "SuspendProgram"] | select("in", slurm.config) | list %}
 {% if slurm.config.get("MailProg") != "/usr/bin/true" or programs %}
 {% set settings = dict(settings, **confinement.with_programs) %}

@@ -23,7 +23,6 @@ Copy or mount it on every node and name it in the pillar (``artifacts: {mirror: 
 
 import argparse
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -36,16 +35,20 @@ BOOTSTRAP_PACKAGES = ["python3-venv", "ca-certificates"]
 BUILD_PACKAGES = [
     *("apt-utils", "gcc", "libc6-dev", "python3-dev", "python3-packaging", "python3-venv", "python3-yaml"),
 ]
-APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
+APT = [HERE / "apt_get.py", "--yes", "--quiet=2", "--no-install-recommends"]
 
 
-def run(command, **options):
-    """Run a command with APT's questions off; its output is shown only if it fails."""
-    options["env"] = os.environ | {"DEBIAN_FRONTEND": "noninteractive"} | options.pop("env", {})
-    result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+def run(command, stderr=subprocess.STDOUT):
+    """Run a command; its output is shown only if it fails."""
+    result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=stderr, check=False)
     if result.returncode:
         sys.exit(f"mirror: {' '.join(map(str, command))}\n{result.stdout}")
     return result.stdout
+
+
+def apt(*words):
+    """Run apt-get. What it reports is shown: for which process it waits, for one."""
+    run([*APT, *words], stderr=None)
 
 
 def package_lists(tree):
@@ -74,8 +77,8 @@ def debs(target, installed, more):
         lists += package_lists({family: tree.get(family, {}) for family in ("default", "Debian")})
     for packages in lists:
         places = ["-o", f"Dir::Cache::archives={target}", "-o", f"Dir::State::status={installed}"]
-        run([*APT, *places, "install", "--download-only", *packages])
-    run([*APT, "-o", f"Dir::Cache::archives={target}", "autoclean"])
+        apt(*places, "install", "--download-only", *packages)
+    apt("-o", f"Dir::Cache::archives={target}", "autoclean")
     index = subprocess.run(["apt-ftparchive", "packages", "."], cwd=target, check=True, stdout=subprocess.PIPE).stdout
     (target / "Packages").write_bytes(index)
 
@@ -139,8 +142,8 @@ def main():
     print("mirror: installing the tools", flush=True)
     scratch = Path(tempfile.mkdtemp())
     bare = shutil.copy("/var/lib/dpkg/status", scratch)
-    run([*APT, "update"])
-    run([*APT, "install", *BUILD_PACKAGES])
+    apt("update")
+    apt("install", *BUILD_PACKAGES)
     print("mirror: building wheels", flush=True)
     wheels(directory / "wheels", scratch / "environment")
     print("mirror: downloading packages", flush=True)

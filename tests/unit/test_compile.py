@@ -411,3 +411,12 @@ def test_a_service_on_a_port_that_people_may_take_is_refused(compilers):
     _, errors = master.render_highstate({"base": ["slurm_exporter"]})
     limit = "below firewall.unprivileged_port_start (10000)"
     assert f"slurm-exporter: port 19341 is not allowed: {limit}" in errors[0]
+
+
+def test_slurmctld_may_run_the_programs_that_switch_nodes(compilers):
+    """slurmctld sets the user of each program that it runs, which the filter of the other daemons does not let it."""
+    chunks, errors = compiled(compilers("master", "full"), "slurm.controller")
+    assert errors == []
+    unit = "/etc/systemd/system/slurmctld.service.d/confined.conf"
+    (confined,) = (chunk for chunk in chunks if chunk["state"] == "file" and chunk.get("name") == unit)
+    assert confined["context"]["settings"]["SystemCallFilter"] == ["@system-service", "~@privileged", "@setuid"]
