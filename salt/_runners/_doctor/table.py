@@ -46,8 +46,7 @@ SERVICES = [
           needs=("salt-master", "nfs"), after=("minions",)),
 
     # Daemons run on with the configuration that they have loaded, and would not start with one that cannot be read.
-    Check("Slurm", "slurm.conf", slurm.slurm_conf, "salt-call state.apply slurm.config; do not restart slurmctld",
-          needs=()),
+    Check("Slurm", "slurm.conf", slurm.slurm_conf, "salt-call state.apply slurm.config; do not restart slurmctld"),
     Check("Slurm", "slurmdbd", slurm.slurmdbd, look("slurmdbd"),
           needs=("mariadb", "slurm.conf"), units=("slurmdbd.service",)),
     Check("Slurm", "slurmctld", slurm.slurmctld, look("slurmctld"),
