@@ -34,7 +34,7 @@ def run(monkeypatch, tmp_path):
     def made(state, *, reload=False, result=True, changes=None, test=False, works=True, written=None):
         if written:
             os.utime(file, (written, written))
-        service = {"state": "service", "fun": "running", "__id__": "Daemon is running", "name": "daemon"}
+        service: dict = {"state": "service", "fun": "running", "__id__": "Daemon is running", "name": "daemon"}
         service |= {"watch": [{"file": "Daemon is configured"}], "reload": reload}
         managed = {"state": "file", "fun": "managed", "__id__": "Daemon is configured", "name": str(file)}
         actions = []
