@@ -34,7 +34,7 @@ def run(monkeypatch, tmp_path):
     def made(state, *, reload=False, result=True, changes=None, test=False, works=True, written=None):
         if written:
             os.utime(file, (written, written))
-        service = {"state": "service", "fun": "running", "__id__": "Daemon is running", "name": "daemon"}
+        service: dict = {"state": "service", "fun": "running", "__id__": "Daemon is running", "name": "daemon"}
         service |= {"watch": [{"file": "Daemon is configured"}], "reload": reload}
         managed = {"state": "file", "fun": "managed", "__id__": "Daemon is configured", "name": str(file)}
         actions = []
@@ -43,8 +43,13 @@ def run(monkeypatch, tmp_path):
         monkeypatch.setattr(unit, "__running__", {unit._tag(service): outcome}, raising=False)
         monkeypatch.setattr(unit, "__opts__", {"test": test}, raising=False)
         monkeypatch.setattr(unit, "_show", lambda name: state)
-        act = {f"service.{do}": lambda name, do=do: actions.append(do) or works for do in ("restart", "reload")}
-        monkeypatch.setattr(unit, "__salt__", act, raising=False)
+
+        def act(do):
+            actions.append(do)
+            return works
+
+        functions = {f"service.{do}": lambda name, do=do: act(do) for do in ("restart", "reload")}
+        monkeypatch.setattr(unit, "__salt__", functions, raising=False)
         return unit.current("x"), actions
 
     return made
