@@ -4,7 +4,7 @@
 {% from "firewall/macros.jinja" import local %}
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/macros.jinja" import database %}
-{% from "artifacts/macros.jinja" import directory, here %}
+{% from "artifacts/macros.jinja" import directory, here, only %}
 {% from "traefik/macros.jinja" import routes %}
 {% if keycloak.heap + 400 > keycloak.memory %}
 {{ raise("keycloak.heap: " ~ keycloak.heap ~ " is not allowed: keycloak.memory (" ~ keycloak.memory ~ ") less 400 at most") }}
@@ -160,6 +160,8 @@ Keycloak is ready:
     - require:
       - service: Keycloak is running
       - file: qhub-keycloak is installed
+
+{{ only("Keycloak's older versions are removed", "keycloak", "Keycloak is running", require=[{"cmd": "Keycloak is ready"}]) }}
 
 Salt may administer Keycloak:
   cmd.run:

@@ -3,7 +3,7 @@
 {% from "firewall/macros.jinja" import allow, local %}
 {% from "traefik/macros.jinja" import routes %}
 {% from "prometheus/macros.jinja" import scrape %}
-{% from "artifacts/macros.jinja" import here, directory %}
+{% from "artifacts/macros.jinja" import directory, here, only %}
 {% from "ca/macros.jinja" import certificate, master_names, master_addresses %}
 {% set source = traefik.certificate.source %}
 {% set files = traefik.certificate.files %}
@@ -178,5 +178,7 @@ Traefik is running:
       - file: Traefik is of this version
       - file: Traefik is configured
       - file: Traefik has a unit
+
+{{ only("Traefik's older versions are removed", "traefik", "Traefik is running") }}
 
 {{ scrape("traefik", {"static_configs": [{"targets": ["127.0.0.1:8082"]}]}) }}

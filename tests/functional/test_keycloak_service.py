@@ -168,6 +168,9 @@ def test_an_upgrade_saves_the_database_first(machine):
     assert machine.shell(f"stat -c '%a %U' /var/backups/qhub/{saved}") == "600 root\n"
     assert "TABLE DATA public user_entity" in machine.shell(f"pg_restore --list /var/backups/qhub/{saved}")
     assert machine.shell("readlink /opt/qhub/keycloak").strip().endswith(NEWER)
+    assert machine.shell("ls -d /opt/qhub/keycloak-*").split() == [f"/opt/qhub/keycloak-{NEWER}"], (
+        "the old one is removed"
+    )
     assert machine.sql("select version from migration_model order by update_time desc limit 1") == [NEWER]
     assert "ada" in machine.people()
     states = machine.apply("keycloak")
