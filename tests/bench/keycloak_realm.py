@@ -5,13 +5,17 @@
     python -m tests.bench.keycloak_realm --config-cli FILE     that jar of keycloak-config-cli, not its maker's release
 
 Every run is a process of its own, its start included; requests are counted by Keycloak itself. Ansible's modules
-take one object per task, so a sample is measured and multiplied.
+take one object per task, so a sample is measured and multiplied. A program that cannot be had is named at the end, and
+its figures are left out.
 """
 
 import argparse
+import http.client
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +29,7 @@ from tests.lab.harness.shell import CommandFailed, run, step
 CONFIG_CLI = "https://github.com/adorsys/keycloak-config-cli/releases/download/v6.5.0/keycloak-config-cli-26.5.4.jar"
 ANSIBLE = "ansible==12.3.0"
 OURS_REALM = "ours"
+PATIENCE = 60  # seconds without a byte of a download
 SAMPLE = 20  # objects of each kind that Ansible really does
 CUT_OFF = 124  # the status of timeout(1)
 
@@ -222,16 +227,17 @@ def extrapolated(rows, name, declared):
     return (*totals, True)
 
 
-def config_cli(given):
-    """Return the path of keycloak-config-cli's jar, fetching it from its maker unless one is given."""
+def config_cli():
+    """Return the path of keycloak-config-cli's jar, fetching it from its maker if it is not there."""
     target = settings.CACHE / "bench" / CONFIG_CLI.rpartition("/")[2]
-    if given or target.exists():
-        return given or target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with step("Fetching keycloak-config-cli"):
-        part = target.with_suffix(".part")
-        urllib.request.urlretrieve(CONFIG_CLI, part)  # noqa: S310
-        return part.rename(target)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with step("Fetching keycloak-config-cli"):
+            part = target.with_suffix(".part")
+            with urllib.request.urlopen(CONFIG_CLI, timeout=PATIENCE) as answer, part.open("wb") as file:  # noqa: S310
+                shutil.copyfileobj(answer, file)
+            part.rename(target)
+    return target
 
 
 def ansible():
@@ -245,28 +251,49 @@ def ansible():
     return environment
 
 
-def measure(bench, sizes, jar, environment):
-    """Run everything; return the rows to print."""
+def available(programs, missing):
+    """Return ``{name: path}`` of the programs that can be had; ``missing`` gets ``{name: reason}`` of the others.
+
+    programs
+        ``{name: function}``; each function returns the program's path, or raises.
+    """
+    paths = {}
+    for name, get in programs.items():
+        try:
+            paths[name] = get()
+        except (OSError, http.client.HTTPException, CommandFailed, subprocess.SubprocessError) as error:
+            missing[name] = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            print(f"  {name} is missing: {missing[name]}", flush=True)
+    return paths
+
+
+def measure(bench, sizes, programs):
+    """Run keycloak_realm, and each of ``programs`` (``{name: path}``) it is compared with; return the rows to print."""
     declared = declaration(OURS_REALM, *sizes)
-    theirs = declaration("theirs", *sizes)
-    run(["cp", jar, bench.keycloak.node.root / "srv/config-cli.jar"])
     bench.ours("keycloak_realm: first apply", declared, True)
     bench.ours("keycloak_realm: no-op", declared, False)
     change(declared)
     bench.ours("keycloak_realm: 1 % change", declared, True)
-    bench.ansible("Ansible, no-op", environment, tasks(declared))
-    bench.ansible("Ansible, first", environment, tasks(declared, "new-"))
+    if "Ansible" in programs:
+        for name, prefix in (("Ansible, no-op", ""), ("Ansible, first", "new-")):
+            bench.ansible(name, programs["Ansible"], tasks(declared, prefix))
+            bench.rows[f"{name} (extrapolated)"] = extrapolated(bench.rows, name, declared)
     bench.keycloak.admin("DELETE", OURS_REALM)
-    bench.config_cli("config-cli: first apply", theirs, cache=True)
-    if bench.rows["config-cli: first apply"][2]:  # else there is no realm to compare with
-        bench.config_cli("config-cli: no-op, by checksum only", theirs, cache=True)
-        bench.config_cli("config-cli: no-op, with a look", theirs, cache=False)
-        change(theirs)
-        bench.config_cli("config-cli: 1 % change", theirs, cache=True)
-    bench.keycloak.admin("DELETE", "theirs", check=False)
-    for name in ("Ansible, first", "Ansible, no-op"):
-        bench.rows[f"{name} (extrapolated)"] = extrapolated(bench.rows, name, declared)
+    if "keycloak-config-cli" in programs:
+        measure_config_cli(bench, declaration("theirs", *sizes), programs["keycloak-config-cli"])
     return bench.rows
+
+
+def measure_config_cli(bench, declared, jar):
+    """Run keycloak-config-cli."""
+    run(["cp", jar, bench.keycloak.node.root / "srv/config-cli.jar"])
+    bench.config_cli("config-cli: first apply", declared, cache=True)
+    if bench.rows["config-cli: first apply"][2]:  # else there is no realm to compare with
+        bench.config_cli("config-cli: no-op, by checksum only", declared, cache=True)
+        bench.config_cli("config-cli: no-op, with a look", declared, cache=False)
+        change(declared)
+        bench.config_cli("config-cli: 1 % change", declared, cache=True)
+    bench.keycloak.admin("DELETE", "theirs", check=False)
 
 
 COMPARED = {  # what of ours is beside what of theirs
@@ -280,7 +307,7 @@ COMPARED = {  # what of ours is beside what of theirs
 }
 
 
-def show(sizes, rows):
+def show(sizes, rows, missing):
     groups, users, clients = sizes
     print(f"\nkeycloak_realm: {groups} groups, {users} users, {clients} clients; > is cut off")
     for name, row in rows.items():
@@ -290,6 +317,8 @@ def show(sizes, rows):
         for other in filter(rows.get, others):
             least = "" if rows[other][2] else "more than "
             print(f"  {ours}: {least}{rows[other][0] / rows[ours][0]:.1f} times as fast as {other}")
+    for name, reason in missing.items():
+        print(f"  not compared with {name}, which is missing: {reason}")
 
 
 def main(arguments=()):
@@ -302,14 +331,16 @@ def main(arguments=()):
     parser.add_argument("--limit", type=int, default=3600, help="seconds after which a run is cut off (3600)")
     given = parser.parse_args(arguments)
     sizes = (1000, 10000, 500) if given.large else (given.groups, given.users, given.clients)
-    jar, environment, keycloak = config_cli(given.config_cli), ansible(), Keycloak()
+    jar = (lambda: given.config_cli.resolve(strict=True)) if given.config_cli else config_cli
+    missing, keycloak = {}, Keycloak()
+    programs = available({"keycloak-config-cli": jar, "Ansible": ansible}, missing)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             keycloak.start()
-            rows = measure(Bench(keycloak, Path(scratch), given.limit), sizes, jar, environment)
+            rows = measure(Bench(keycloak, Path(scratch), given.limit), sizes, programs)
         finally:
             keycloak.destroy()
-    show(sizes, rows)
+    show(sizes, rows, missing)
 
 
 if __name__ == "__main__":
