@@ -87,6 +87,14 @@ def test_queries_are_promql(name):
 
 
 @every
+def test_a_zero_is_added_only_when_nothing_else_is_there(name):
+    """``vector(0)`` has no labels: it is in no group, and beside groups it is a row or line without a name."""
+    for panel, expression in queries(ALL[name]):
+        if re.search(r"\bor vector\(", expression):
+            assert not re.search(r"\b(by|without) ?\(", expression), f"{panel['title']}: or on() vector(0)"
+
+
+@every
 def test_a_legend_names_labels_that_the_query_has(name):
     for panel in ALL[name]["panels"]:
         for target in panel.get("targets", []):
