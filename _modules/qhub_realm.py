@@ -46,6 +46,9 @@ DEFAULT_ROLES = {"realm": ["uma_authorization"], "client": {"account": ["manage-
 #: Seconds that a client's access tokens last, if not the realm's. When its token has ended, Grafana asks Keycloak
 #: again, which refuses a person who was locked or removed.
 LIFESPANS = {"grafana": {"access.token.lifespan": "60"}}
+#: The default scopes of a client, if not the realm's. Grafana keeps a mail address for one person only, so that it is
+#: given none: of two people with one address, the second could not sign in.
+SCOPES = {"grafana": ["acr", "basic", "profile", "roles", "web-origins"]}
 ACCOUNTS, DIRECTORIES = "accounts", "directories"
 OTP_ROLE = "otp-required"
 #: vendor: (attribute of the user name, of the entry's name, of the stable id, object classes)
@@ -186,6 +189,7 @@ def client(name, pillar):
         "baseUrl": f"{root}{home}",
         "redirectUris": [f"{root}{callback}"],
         "webOrigins": ["+"],
+        **({"defaultClientScopes": SCOPES[name]} if name in SCOPES else {}),
         "attributes": {
             "pkce.code.challenge.method": "S256",
             "post.logout.redirect.uris": f"{root}/*",

@@ -5,11 +5,15 @@
 {% from "prometheus/macros.jinja" import scrape %}
 {% from "postgresql/map.jinja" import postgresql %}
 {% from "postgresql/macros.jinja" import database %}
-{% from "artifacts/macros.jinja" import directory, here %}
+{% from "artifacts/macros.jinja" import directory, here, only %}
 {% from "traefik/macros.jinja" import routes %}
 {% if pillar.monitoring.page == "grafana" %}
 {% if grafana.developer_role not in ("Viewer", "Editor") %}
 {{ raise("grafana.developer_role: " ~ grafana.developer_role ~ " is not allowed: Viewer or Editor") }}
+{% endif %}
+{% set rendering = grafana.config.get("rendering") or {} %}
+{% if rendering.get("server_url") and not rendering.get("renderer_token") %}
+{{ raise("grafana.config.rendering.server_url: " ~ rendering.server_url ~ " needs a renderer_token beside it: Grafana would not start") }}
 {% endif %}
 {% set root = "https://" ~ pillar.cluster.public_name ~ "/monitoring/" %}
 {% set realm = "https://" ~ pillar.cluster.public_name ~ "/auth/realms/" ~ pillar.realm.name ~ "/protocol/openid-connect/" %}
@@ -18,10 +22,17 @@
 } %}
 {#- The unit hands Grafana its secrets there. -#}
 {% set secret = "$__file{/run/credentials/grafana-server.service/" %}
+{#- Data sources that Grafana brings beside Prometheus, each a process. -#}
+{% set unused = [
+  "cloudwatch", "elasticsearch", "grafana-azure-monitor-datasource", "grafana-postgresql-datasource",
+  "grafana-pyroscope-datasource", "grafana-testdata-datasource", "graphite", "influxdb", "jaeger", "loki", "mssql", "mysql",
+  "opentsdb", "parca", "stackdriver", "tempo", "zipkin",
+] %}
 {% set config = salt["slsutil.merge"]({
   "paths": {
     "data": "/var/lib/grafana", "logs": "/var/lib/grafana/log", "plugins": "/var/lib/grafana/plugins",
     "provisioning": "/etc/grafana/provisioning",
+    "bundled_plugins": "/opt/qhub/grafana/data/plugins-bundled",
   },
   "server": {
     "http_addr": "127.0.0.1", "http_port": grafana.port, "domain": pillar.cluster.public_name, "root_url": root,
@@ -29,24 +40,25 @@
   },
   "database": {
     "type": "postgres", "host": "/run/postgresql:" ~ postgresql.config.port, "name": "grafana", "user": "grafana",
-    "ssl_mode": "disable",
+    "ssl_mode": "disable", "max_open_conn": 20,
   },
   "security": {
     "admin_user": "break-glass", "admin_password": secret ~ "admin_password}", "secret_key": secret ~ "secret_key}",
     "cookie_secure": true, "content_security_policy": true, "disable_gravatar": true,
   },
+  "secrets_manager.encryption.secret_key.v1": {"secret_key": secret ~ "secret_key}"},
   "users": {"allow_sign_up": false, "allow_org_create": false},
   "auth": {"login_maximum_inactive_lifetime_duration": "12h", "login_maximum_lifetime_duration": "24h"},
   "auth.anonymous": {"enabled": false, "hide_version": true},
   "auth.basic": {"enabled": false},
   "auth.generic_oauth": {
     "enabled": true, "auto_login": true, "name": "the cluster", "allow_sign_up": true,
-    "client_id": "grafana", "client_secret": secret ~ "client_secret}", "scopes": "openid profile email",
+    "client_id": "grafana", "client_secret": secret ~ "client_secret}", "scopes": "openid profile",
     "use_pkce": true, "use_refresh_token": true,
     "auth_url": realm ~ "auth", "token_url": realm ~ "token", "api_url": realm ~ "userinfo",
-    "signout_redirect_url": realm ~ "logout?post_logout_redirect_uri=" ~ root | urlencode,
+    "signout_redirect_url": realm ~ "logout?client_id=grafana&post_logout_redirect_uri=" ~ root | urlencode,
     "login_attribute_path": "preferred_username", "name_attribute_path": "name",
-    "email_attribute_path": "email || join('@', [preferred_username, '" ~ pillar.cluster.domain ~ "'])",
+    "email_attribute_path": "join('@', [preferred_username, '" ~ pillar.cluster.domain ~ "'])",
     "role_attribute_path":
       "contains(roles[*], 'admin') && 'Admin' || contains(roles[*], 'developer') && '" ~ grafana.developer_role
       ~ "' || contains(roles[*], 'viewer') && 'Viewer'",
@@ -58,9 +70,12 @@
   "news": {"news_feed_enabled": false},
   "plugins": {
     "preinstall_disabled": true, "preinstall_auto_update": false, "plugin_admin_enabled": false, "public_key_retrieval_disabled": true,
+    "disable_plugins": unused | join(","),
   },
   "public_dashboards": {"enabled": false},
   "snapshots": {"enabled": false},
+  "cloud_migration": {"enabled": false},
+  "provisioning": {"enabled": false},
   "unified_alerting": {"enabled": false},
   "dashboards": {"default_home_dashboard_path": "/etc/grafana/dashboards/" ~ grafana.home ~ ".json"},
   "log": {"mode": "console", "level": "warn"},
@@ -155,7 +170,20 @@ Grafana is told of its {{ name }}:
       - service: Grafana is running
 {% endfor %}
 
-# It looks at them anew every few seconds.
+# Grafana logs an error at each start for each of its directories that does not exist.
+{% for name in ("access-control", "alerting", "notifiers", "plugins") %}
+Grafana's directory of {{ name }} exists:
+  file.directory:
+    - name: /etc/grafana/provisioning/{{ name }}
+    - mode: '0755'
+    - makedirs: true
+    - require:
+      - file: Grafana's configuration directory exists
+    - require_in:
+      - service: Grafana is running
+{% endfor %}
+
+# Grafana looks for changed dashboards every few seconds.
 Grafana's dashboards are in place:
   file.recurse:
     - name: /etc/grafana/dashboards
@@ -166,10 +194,15 @@ Grafana's dashboards are in place:
     - require:
       - file: Grafana's configuration directory exists
 
+# A file that the user grafana cannot read would be missing, with a line in the journal only.
 Directory of the site's own dashboards is here:
   file.directory:
     - name: /etc/grafana/site
-    - mode: '0755'
+    - user: root
+    - group: root
+    - dir_mode: '0755'
+    - file_mode: '0644'
+    - recurse: [mode]
     - require:
       - file: Grafana's configuration directory exists
 
@@ -202,13 +235,25 @@ Grafana is running:
 
 {{ scrape("grafana", {"metrics_path": "/monitoring/metrics", "static_configs": [{"targets": ["127.0.0.1:" ~ grafana.port]}]}) }}
 
-# Its metrics are for this machine.
+{{ only("Grafana's older versions are removed", "grafana", "Grafana is running") }}
+
+{#- Signing in works by one name: requests by another name or an address are sent to that name. Metrics are for this
+    machine. Links in alerts lead to paths of Prometheus's page: /graph and /alerts. -#}
+{% set paths, site = "(Path(`/monitoring`) || PathPrefix(`/monitoring/`))", pillar.cluster.public_name %}
+{% set host = "Host(`" ~ site ~ "`)" %}
+{% set entry = {"entryPoints": ["websecure"], "service": "grafana"} %}
 {{ routes("grafana", {
   "http": {
     "routers": {
-      "grafana": {"rule": "PathPrefix(`/monitoring`) && !PathPrefix(`/monitoring/metrics`)", "entryPoints": ["websecure"], "service": "grafana"},
-      "grafana-sign-in": {"rule": "PathPrefix(`/monitoring/login`)", "priority": 1000, "entryPoints": ["websecure"], "service": "grafana",
-                          "middlewares": ["auth-ratelimit"]},
+      "grafana": dict(entry, rule=paths ~ " && " ~ host ~ " && !PathPrefix(`/monitoring/metrics`)"),
+      "grafana-sign-in": dict(entry, rule=host ~ " && PathPrefix(`/monitoring/login`)", priority=1000, middlewares=["auth-ratelimit"]),
+      "grafana-alerts": dict(entry, rule=host ~ " && (Path(`/monitoring/graph`) || Path(`/monitoring/alerts`))", priority=1000,
+                             middlewares=["grafana-alerts"]),
+      "grafana-elsewhere": dict(entry, rule=paths ~ " && !" ~ host, middlewares=["grafana-here"]),
+    },
+    "middlewares": {
+      "grafana-alerts": {"redirectRegex": {"regex": "^.*$", "replacement": root ~ "d/qhub-alerts"}},
+      "grafana-here": {"redirectRegex": {"regex": "^https?://[^/]+(.*)$", "replacement": "https://" ~ site ~ "${1}"}},
     },
     "services": {"grafana": {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:" ~ grafana.port}]}}},
   },
@@ -220,4 +265,11 @@ Grafana is not running:
     - name: grafana-server
     - enable: false
     - onlyif: test -e /etc/systemd/system/grafana-server.service
+
+# They are in the pillar; a rotation would leave these as they were.
+Grafana's secrets are removed:
+  file.absent:
+    - name: /etc/grafana/secrets
+    - require:
+      - service: Grafana is not running
 {% endif %}

@@ -108,4 +108,11 @@ Prometheus's page is not running:
     - name: qhub-page
     - enable: false
     - onlyif: test -e /etc/systemd/system/qhub-page.service
+
+# It has the client's secret, which is still the valid one; a rotation would leave it as it was.
+Prometheus's page has no secrets:
+  file.absent:
+    - name: /etc/qhub/page/secrets.conf
+    - require:
+      - service: Prometheus's page is not running
 {% endif %}

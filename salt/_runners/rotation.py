@@ -50,8 +50,8 @@ CLASSES = {
 #: What is not in a class, and what to do instead.
 BY_HAND = {
     "highstate_key": "tells only whose highstates count: delete it from secrets/master.sls; master.sh, then orch.apply",
-    "grafana_admin_password": "Grafana takes it at its first start only: grafana cli admin reset-admin-password",
-    "grafana_secret_key": "Grafana's database is sealed with it: grafana cli admin secrets-migration",
+    "grafana_admin_password": "Grafana takes it at its first start only: docs/operations/rotation.md has the command",
+    "grafana_secret_key": "Grafana's database is sealed with it: Grafana's manual has how to change it",
 }
 
 PILLAR = Path("/var/lib/qhub/pillar")

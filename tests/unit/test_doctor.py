@@ -532,6 +532,37 @@ def test_keycloaks_refusal_is_in_its_own_words():
     assert door.refusal("<h1>We are sorry...</h1>").strip() == "We are sorry..."
 
 
+@pytest.mark.parametrize(
+    ("metrics", "complete"),
+    [
+        ('grafana_plugin_build_info{plugin_id="prometheus",version="13.1.9"} 1\n', True),
+        ('grafana_plugin_build_info{plugin_id="loki",version="13.1.9"} 1\n', False),
+        ("up 1\n", False),
+    ],
+    ids=["loaded", "another", "none"],
+)
+def test_a_grafana_without_its_data_source_is_at_fault(metrics, complete):
+    class Grafana(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/monitoring/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(metrics.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Grafana) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        asked = site()
+        asked = Site({**PILLAR, "grafana": {"port": server.server_port}}, [], MEMBERS, asked.accepted, asked.formulas)
+        if complete:
+            door.data_source(asked)
+        else:
+            lines, _ = fault(door.data_source, asked)
+            assert lines == ["Grafana has not loaded its plugin prometheus: dashboards are empty"]
+        server.shutdown()
+
+
 def target(job, instance, health="down"):
     return {"labels": {"job": job, "instance": instance}, "health": health, "lastError": 'Get "http://x": refused'}
 

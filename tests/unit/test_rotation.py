@@ -5,6 +5,7 @@ import json
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from tests.unit.conftest import ROOT
 from tests.unit.load import load
 
 bootstrap = load("salt/bootstrap/secrets.py", "bootstrap_secrets")
@@ -102,3 +103,11 @@ def test_a_fault_does_not_tell_the_secret(rotation, monkeypatch):
     ):
         monkeypatch.setitem(rotation.TAKES, "slurm_key", taker)
         assert rotation._fault("slurm_key", "old", "sesame") == said
+
+
+def test_no_hint_is_a_command_that_is_not_on_the_path(rotation):
+    """Grafana's program is below /opt/qhub, and a bare ``grafana`` is no command."""
+    page = (ROOT / "docs/operations/rotation.md").read_text()
+    for text in (page, *rotation.BY_HAND.values()):
+        assert "grafana cli" not in text.replace("/opt/qhub/grafana/bin/grafana cli", "")
+    assert "runuser -u grafana -- /opt/qhub/grafana/bin/grafana cli" in page

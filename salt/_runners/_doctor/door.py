@@ -110,7 +110,19 @@ def monitoring(site):
     page = site.pillar.get("monitoring", {}).get("page")
     if page not in ("prometheus", "grafana"):
         raise Absent
+    if page == "grafana":
+        data_source(site)
     return sign_in(site, "/monitoring/login/generic_oauth" if page == "grafana" else "/monitoring/")
+
+
+def data_source(site):
+    """Raise a fault unless Grafana has loaded its plugin that asks Prometheus; without it, dashboards are empty."""
+    metrics = fetch(f"http://127.0.0.1:{site.settings('grafana')['port']}/monitoring/metrics").text.splitlines()
+    if not any(line.startswith("grafana_plugin_build_info{") and 'plugin_id="prometheus"' in line for line in metrics):
+        raise Fault(
+            "Grafana has not loaded its plugin prometheus: dashboards are empty",
+            advice="journalctl -n 30 -u grafana-server; ls -l /opt/qhub/grafana/data/plugins-bundled",
+        )
 
 
 def ssh(site):
