@@ -197,6 +197,8 @@ def test_it_goes_on_where_it_stopped(upgrade):
     print("\n".join(ran["All is well"]["changes"]["return"]))
     assert plan(upgrade.master)["summary"] == "nothing is to be upgraded"
     assert slurm(upgrade.master) == slurm(upgrade.other) != upgrade.slurm_before == {older.SLURM}
+    for name in older.PROGRAMS:  # the older version is removed
+        assert len(upgrade.master.run(["sh", "-c", f"ls -d /opt/qhub/{name}-*"]).stdout.split()) == 1, name
 
 
 def test_jobs_and_people_are_still_there(upgrade):
