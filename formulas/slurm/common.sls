@@ -34,11 +34,12 @@ Slurm's key is in place:
       - pkg: Slurm's user exists
       - file: Slurm's configuration directory exists
 
+# The log of ended jobs has everybody's, whatever PrivateData says.
 Slurm's log directory exists:
   file.directory:
     - name: {{ slurm.log_dir }}
     - user: slurm
     - group: slurm
-    - mode: '0755'
+    - mode: '0750'
     - require:
       - pkg: Slurm's user exists

@@ -56,7 +56,7 @@ slurmdbd comes back by itself:
     - makedirs: true
     - mode: '0644'
 
-{{ confined("slurmdbd", "slurmdbd is running", confinement.daemon) }}
+{{ confined("slurmdbd", "slurmdbd is running", dict(confinement.daemon, **confinement.no_programs)) }}
 
 slurmdbd is running:
   service.running:

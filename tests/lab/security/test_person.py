@@ -62,7 +62,8 @@ FILES = {
     "/var/lib/mysql/mysql": LIST, "/var/lib/jupyterhub": LIST, "/var/lib/dask-gateway": LIST,
     "/var/lib/slurm/slurmctld": LIST,
     "/var/log/traefik/access.log": READ, "/run/credentials/jupyterhub.service": LIST, "/root": LIST,
-    "/home/ada": LIST, "/etc/salt/pki/master/master.pem": READ, "/etc/salt/pki/minion/minion.pem": READ,
+    "/var/log/slurm": LIST, "/var/log/slurm/jobcomp.log": READ, "/home/ada": LIST,
+    "/etc/salt/pki/master/master.pem": READ, "/etc/salt/pki/minion/minion.pem": READ,
     "/proc/1/environ": READ, "/proc/1/root/etc": LIST,
 }  # fmt: skip
 SLURM = {

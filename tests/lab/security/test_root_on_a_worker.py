@@ -42,6 +42,23 @@ def test_slurm_takes_no_trigger_from_a_worker(lab):
         lab.master.run(["scancel", job])
 
 
+def test_slurmdbd_runs_no_program_for_a_worker(lab):
+    """Slurm's key makes the worker's root an administrator of the accounting; an archive may name a program."""
+    program, proof = "/dev/shm/archive", "/var/log/slurm/ran"
+    for node in (lab.master, lab.node("w1")):
+        node.write(program, f"#!/bin/sh\nid > {proof}\n", mode="0755")
+    dump = f"sacctmgr -i archive dump directory=/tmp script={program} events PurgeEventAfter=600months"
+    archive = f"echo y | timeout 60 {dump}"
+    try:
+        lab.node("w1").run(["sh", "-c", archive], check=False, timeout=90)
+        answers = ["timeout", "10", "sacctmgr", "--noheader", "show", "cluster"]
+        lab.wait_for("slurmdbd answers", lambda: not lab.master.run(answers, check=False).returncode, timeout=120)
+        assert lab.master.run(["test", "-e", proof], check=False).returncode, lab.master.read(proof)
+    finally:
+        for node in (lab.master, lab.node("w1")):
+            node.run(["rm", "-f", program, proof])
+
+
 #: Commands of a minion that reach for the master or for another minion, and what shows that they succeeded.
 SALT = {
     "a command on every minion": ("publish.publish '*' cmd.run 'echo GOT''-IN'", "GOT-IN"),
