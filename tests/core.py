@@ -56,13 +56,16 @@ CORE = {
         "tests/lab/test_bootstrap.py::test_generated_secrets_are_roots_alone",
         "tests/lab/test_bootstrap.py::test_no_secret_is_in_logs_results_or_served_files",
     ],
-    "An attack fails, whoever attacks: a person with a shell, root of a worker, a developer": [
+    "An attack fails, whoever attacks: somebody without an account, a person, a page, root of a worker": [
         "tests/lab/security/test_builds.py",
         "tests/lab/security/test_dask_dashboards.py",
+        "tests/lab/security/test_guest.py",
         "tests/lab/security/test_hardening.py",
         "tests/lab/security/test_loopback.py",
         "tests/lab/security/test_notebook_ports.py",
+        "tests/lab/security/test_outsider.py",
         "tests/lab/security/test_own_web_server.py",
+        "tests/lab/security/test_person.py",
         "tests/lab/security/test_realm.py",
         "tests/lab/security/test_root_on_a_worker.py",
         "tests/lab/security/test_shell_on_the_master.py",
