@@ -1,11 +1,13 @@
 # Dask-Gateway, on the master: the gateway and its proxy, on loopback, behind the front door, without rights of their own.
 # What they do in Slurm, qhub-jobs does as the person (formulas/jobs).
 {% from "dask_gateway/map.jinja" import dask_gateway %}
+{% from "slurm/map.jinja" import slurm %}
 {% from "firewall/macros.jinja" import local %}
 {% from "traefik/macros.jinja" import routes, inside, people_name %}
 {% from "artifacts/macros.jinja" import environment %}
 {% set public = "https://" ~ pillar.cluster.public_name %}
-{% set settings = {"inside_url": "https://" ~ inside, "public_url": public, "people_name": people_name} %}
+{% set settings = {"inside_url": "https://" ~ inside, "public_url": public, "people_name": people_name,
+                   "job_ports": slurm.worker.job_ports, "master_address": pillar.cluster.master.address} %}
 {% do settings.update(dask_gateway) %}
 
 include:

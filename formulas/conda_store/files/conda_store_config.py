@@ -7,9 +7,9 @@ from pathlib import Path
 
 from celery import signals
 from conda_store_server._internal.schema import BuildArtifactType
-from conda_store_server.storage import LocalStorage
 from qhub_conda import kernels
 from qhub_conda.rights import RealmAuthentication, RealmAuthorization, RealmTokens
+from qhub_conda.storage import SignedStorage, route
 
 c = get_config()  # noqa: F821
 settings = json.loads(Path("/etc/conda-store/settings.json").read_text())
@@ -23,8 +23,8 @@ c.CondaStore.redis_url = f"unix://{settings['redis_socket']}"
 c.CondaStore.celery_broker_url = c.CondaStore.celery_results_backend = f"redis+socket://{settings['redis_socket']}"
 c.CondaStore.store_directory = f"{directory}/store"
 c.CondaStore.environment_directory = f"{directory}/environments/{{namespace}}/{{name}}"
-c.CondaStore.storage_class = LocalStorage
-c.LocalStorage.storage_path = f"{directory}/artifacts"
+c.CondaStore.storage_class = SignedStorage
+c.SignedStorage.storage_path = f"{directory}/artifacts"
 c.CondaStore.default_namespace = shared
 c.CondaStore.default_permissions = "755"
 c.CondaStore.default_uid = c.CondaStore.default_gid = None  # the namespace's user, who builds
@@ -69,7 +69,13 @@ c.RealmTokens.people_file = "/etc/conda-store/people.json"
 secrets = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
 if (secrets / "client_secret").exists():  # not in the worker
     c.RealmAuthentication.client_secret = (secrets / "client_secret").read_text().strip()
-    c.AuthenticationBackend.secret = (secrets / "token_key").read_text().strip()
+    token_key = (secrets / "token_key").read_text().strip()
+    c.SignedStorage.secret = f"storage {token_key}"
+    stored_file = route(f"{directory}/artifacts", c.SignedStorage.secret)
+    c.CondaStoreServer.additional_routes = [
+        ("/conda-store/storage/{key:path}", method, stored_file) for method in ("get", "head")
+    ]
+    c.AuthenticationBackend.secret = token_key
     c.AuthenticationBackend.predefined_tokens = {
         (secrets / "salt_token").read_text().strip(): {
             "primary_namespace": shared,

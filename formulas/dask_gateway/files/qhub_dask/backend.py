@@ -4,16 +4,19 @@ import asyncio
 import json
 import pwd
 import shlex
+import socket
 import time
 from pathlib import Path
 
+from aiohttp import web
 from dask_gateway_server.backends.base import ClusterConfig, PublicException
-from dask_gateway_server.backends.db_base import DBBackendBase
+from dask_gateway_server.backends.db_base import DBBackendBase, JobStatus
 from dask_gateway_server.traitlets import Type
 from qhub_jobs.people import unix_groups
 from qhub_jobs.slurm import SlurmError, ask, queue
 from traitlets import Dict, Integer, Unicode
 
+from qhub_dask.addresses import refused
 from qhub_dask.options import bounds
 
 MIB = 1 << 20
@@ -76,6 +79,29 @@ class SlurmBackend(DBBackendBase):
         if most is not None and len(mine) >= most:
             raise PublicException(f"You have {len(mine)} clusters, which is as many as you may have. Shut one down.")
         return await super().start_cluster(user, cluster_options)
+
+    async def on_cluster_heartbeat(self, cluster_name, msg):
+        cluster = self.db.get_cluster(cluster_name)
+        if cluster is not None and cluster.status != JobStatus.RUNNING:  # addresses are taken until it runs
+            first, last = self.settings["job_ports"].split("-")
+            lines = refused(msg, await self.node_of(cluster), range(int(first), int(last) + 1))
+            if lines:
+                self.log.warning("Cluster %s of %s: %s", cluster_name, cluster.username, "; ".join(lines))
+                raise web.HTTPForbidden(text="\n".join(lines))
+        await super().on_cluster_heartbeat(cluster_name, msg)
+
+    async def node_of(self, cluster):
+        """Return the IPv4 address of the node that runs a cluster's scheduler. Raises HTTPServiceUnavailable."""
+        try:
+            job = (await queue.get(time.monotonic())).get(cluster.state.get("job"))
+            if job is None or job[0] != "RUNNING":
+                raise SlurmError("the job of the scheduler does not run")
+            found = await asyncio.get_running_loop().getaddrinfo(job[1], None, family=socket.AF_INET)
+        except (SlurmError, OSError) as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from error
+        address = found[0][4][0]
+        # As Debian's hosts file says of this machine's own name, if it is a worker too.
+        return self.settings["master_address"] if address.startswith("127.") else address
 
     async def do_start_cluster(self, cluster):
         yield await self.submit(cluster, "SCHEDULER", self.get_scheduler_command(cluster))
