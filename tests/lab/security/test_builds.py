@@ -13,9 +13,10 @@ import uuid
 
 import pytest
 
-from tests.lab.browser import page, signed_in
+from tests.lab.browser import ROOT, page, signed_in
 from tests.lab.harness.shell import wait_for
-from tests.lab.test_conda_store import HOME, SHARED, SIGN_IN, ask, ask_as_salt
+from tests.lab.test_conda_store import HOME, SHARED, SIGN_IN, ask_as_salt
+from tests.lab.test_conda_store import ask as ask_in
 
 PORT = 39998  # of the channel, on the master's loopback
 CHANNEL = f"http://127.0.0.1:{PORT}"
@@ -146,7 +147,7 @@ def attack(master, marie, channel):
     """What the package could do when Marie had it built."""
     default = ask_as_salt(master, "GET", "setting/")["conda_default_channels"]
     specification = {"name": NAME, "channels": [channel, *default], "dependencies": ["python", NAME]}
-    status, answer = ask(
+    status, answer = ask_in(
         marie, "POST", "specification/", {"namespace": "marie", "specification": json.dumps(specification)}
     )
     assert status == 200, answer
@@ -203,13 +204,13 @@ def test_a_build_that_ended_left_no_process(master, attack):
 
 @pytest.mark.parametrize("place", ["marie/", f"marie/{NAME}/", "physics/", ""])
 def test_a_developer_changes_no_setting(marie, place):
-    assert ask(marie, "PUT", f"setting/{place}", {"conda_allowed_channels": []})[0] == 403
+    assert ask_in(marie, "PUT", f"setting/{place}", {"conda_allowed_channels": []})[0] == 403
 
 
 def test_nobody_solves_without_signing_in(browser):
     with page(browser) as shown:
         shown.goto(HOME)
-        assert ask(shown, "GET", "specification/?conda=python")[0] == 403
+        assert ask_in(shown, "GET", "specification/?conda=python")[0] == 403
 
 
 def test_a_namespace_s_settings_are_its_own(master):
@@ -227,6 +228,23 @@ def test_a_namespace_s_settings_are_its_own(master):
 @pytest.mark.parametrize("name", [".", "..", "-rf", ".hidden"])
 def test_a_name_that_a_program_takes_for_something_else_is_refused(marie, name):
     specification = json.dumps({"name": name, "dependencies": ["python"]})
-    status, answer = ask(marie, "POST", "specification/", {"namespace": "marie", "specification": specification})
+    status, answer = ask_in(marie, "POST", "specification/", {"namespace": "marie", "specification": specification})
     assert status == 400
     assert "not beginning with . or -" in json.dumps(answer)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("query", ["", "?expires=9999999999&signature_=0", "?signature_="])
+def test_a_file_of_a_build_is_not_for_everybody(ask, master, method, query):
+    logs = master.run(["ls", f"{SHARED}/artifacts/logs"]).stdout.split()
+    assert ask(f"/conda-store/storage/logs/{logs[0]}{query}", method=method)[0] == 403
+
+
+def test_who_may_see_a_build_gets_its_log(ask, master):
+    secrets = json.loads(master.read("/var/lib/qhub/pillar/secrets/master.sls"))["secrets"]
+    headers = {"Authorization": f"Bearer {secrets['conda_store_salt_token']}"}
+    build = ask_as_salt(master, "GET", "build/")[0]["id"]
+    status, answer, _ = ask(f"/conda-store/api/v1/build/{build}/logs/", headers)
+    assert status == 307
+    status, _, text = ask(answer["Location"].removeprefix(ROOT))
+    assert (status, bool(text)) == (200, True)

@@ -168,3 +168,31 @@ def test_a_ticket_that_nobody_was_given_is_refused(ask):
         assert (status, headers["Set-Cookie"]) == (400, None), query
     for path in ("/hub/home", "//evil.example.org/", "https://evil.example.org/", "/gateway/clusters/x"):
         assert ask(f"/gateway/dashboards/sign-in?next={path}")[0] == 400, path
+
+
+@pytest.fixture
+def held(lab, hub):
+    """A cluster of marie's whose job runs her profile instead of a scheduler: its name and its token."""
+    profile, told = "/home/marie/.bash_profile", "/home/marie/told"
+    script = f'test -z "$DASK_GATEWAY_API_TOKEN" || {{ echo "$DASK_GATEWAY_API_TOKEN" > {told}; sleep 300; }}\n'
+    lab.as_user("marie", ["tee", profile], input=script)
+    name = gateway(hub, "POST", "clusters/", "marie", {"cluster_options": {"account": "physics"}})["name"]
+    try:
+        lab.wait_for(
+            "the job runs", lambda: not lab.master.run(["test", "-s", told], check=False).returncode, timeout=60
+        )
+        yield name, lab.master.read(told).strip()
+    finally:
+        lab.master.run(["rm", "-f", profile, told])
+        gateway(hub, "DELETE", f"clusters/{name}", "marie")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8081", "http://127.0.0.1:40000"], ids=["hub", "another machine"])
+def test_a_scheduler_that_reports_another_address_is_not_believed(hub, held, address):
+    name, token = held
+    report = {"api_address": address, "scheduler_address": address.replace("http", "tls"), "dashboard_address": address}
+    report |= {"count": 0, "active_workers": [], "closing_workers": [], "closed_workers": []}
+    path = f"api/v1/clusters/{name}/heartbeat"
+    answer = hub.ask("POST", path, report, base="/gateway/", kind="token", token=token, check=False)
+    assert (answer.status_code, "is not tls://" in answer.text) == (403, True), answer.text
+    assert gateway(hub, "GET", f"clusters/{name}", "marie")["status"] != "RUNNING"
