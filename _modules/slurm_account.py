@@ -783,7 +783,22 @@ def check(live, wanted):
     for kind in ("account", "association", "qos"):
         for key, entry in wanted.get(kind, {}).items():
             errors += [f"{_label(kind, key)}: {error}" for error in _reference_errors(kind, entry, qos, live.tres)]
-    return errors
+    return errors + list(_preemption_errors(live, wanted))
+
+
+def _preemption_errors(live, wanted):
+    """Yield an error for each declared QOS that would preempt itself, by way of others: Slurm refuses that half-way."""
+    preempts = {name: entry.get("preempt") or [] for name, entry in live.tree["qos"].items()}
+    preempts |= {name: entry["preempt"] or [] for name, entry in wanted.get("qos", {}).items() if "preempt" in entry}
+    for name in sorted(wanted.get("qos", {})):
+        reached, ahead = set(), list(preempts.get(name, []))
+        while ahead:
+            other = ahead.pop()
+            if other not in reached:
+                reached.add(other)
+                ahead += preempts.get(other, [])
+        if name in reached:
+            yield f"qos:{name}:preempt: {name} would preempt itself, by way of {', '.join(sorted(reached))}"
 
 
 def _tree_errors(accounts, live, wanted):

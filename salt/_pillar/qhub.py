@@ -597,6 +597,14 @@ def account_problems(parts):
             yield (*path, "parent"), account["parent"], f"an account that is not below {name!r} itself"
     for name, settings in parts.entries("qos").items():
         yield from unknown(("qos", name, "preempt"), settings.get("preempt"), qos)
+        reached, ahead = set(), list(settings.get("preempt") or [])
+        while ahead:
+            other = ahead.pop()
+            if other not in reached:
+                reached.add(other)
+                ahead += parts.entries("qos").get(other, {}).get("preempt") or []
+        if name in reached:
+            yield ("qos", name, "preempt"), settings["preempt"], f"QOS that do not preempt {name!r} themselves"
 
 
 def qos_problems(path, association, qos):

@@ -398,3 +398,22 @@ def test_what_changed_is_told_by_object_and_field():
         "user u0 in a": {"present": {"old": True, "new": False}},
         "user u0 in b": {"present": {"old": False, "new": True}},
     }
+
+
+@pytest.mark.parametrize(
+    ("live", "declared", "loop"),
+    [
+        ({}, {"high": ["low"], "low": ["high"]}, ["high", "low"]),
+        ({}, {"high": ["high"]}, ["high"]),
+        ({"low": ["high"]}, {"high": ["low"]}, ["high"]),
+        ({"low": ["high"]}, {"high": ["low"], "low": []}, []),
+        ({}, {"high": ["low", "normal"], "low": ["normal"]}, []),
+    ],
+    ids=["a loop of two", "itself", "a loop with a live one", "a loop that ends", "a line"],
+)
+def test_qos_that_would_preempt_itself_is_found_before_anything_is_touched(live, declared, loop):
+    names = {"normal", *live, *declared}
+    there, _ = sa.normalise({"qos": {name: {"preempt": live.get(name, [])} for name in names}})
+    wanted, _ = sa.normalise({"qos": {name: {"preempt": lower} for name, lower in declared.items()}})
+    found = [error for error in sa.check(live_of(there), wanted) if "preempt itself" in error]
+    assert [error.partition(":preempt")[0] for error in found] == [f"qos:{name}" for name in loop]
