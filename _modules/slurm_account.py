@@ -43,6 +43,7 @@ messages such as "Nothing new added" are none, and an interrupted run is finishe
 Source: sacctmgr(1), scontrol(1).
 """
 
+import contextlib
 import json
 import re
 import time
@@ -753,6 +754,7 @@ class Live(NamedTuple):
     tres: frozenset = frozenset()  # names of TRES
     elsewhere: frozenset = frozenset()  # users with associations in other clusters
     ids: dict = {}  # association id -> key
+    unread: tuple = ()  # what cannot be read, and why
 
 
 class Change(NamedTuple):
@@ -931,7 +933,7 @@ def guard(changes, live, wanted, settings):
         if not count:
             continue
         total = len(live.tree[kind])
-        if not wanted[kind]:
+        if not wanted[kind] and count > 1:  # the last one may go
             reason = f"nothing of this kind is declared any more, and {count} would be removed"
         elif count > limit["count"]:
             reason = f"{count} would be removed, more than purge_limit:count = {limit['count']}"
@@ -1358,7 +1360,11 @@ def _until(timeout, failure, attempt):
 
 
 def _show(entity, columns, timeout):
-    """Return the rows of one ``sacctmgr show``, waiting until slurmdbd answers or the deadline has passed."""
+    """
+    Return the rows of one ``sacctmgr show``, waiting until slurmdbd answers or the deadline has passed.
+
+    sacctmgr separates columns by ``|`` and escapes nothing, so a free text is the last column.
+    """
     words = ["sacctmgr", "-nP", "show", *entity.split(), f"format={','.join(columns)}"]
     answer = {}
 
@@ -1366,7 +1372,7 @@ def _show(entity, columns, timeout):
         answer.update(_run(words))
         if answer["retcode"] or "error" in answer["stderr"].lower():
             return None
-        return [line.split("|") for line in answer["stdout"].splitlines() if "|" in line]
+        return [line.split("|", len(columns) - 1) for line in answer["stdout"].splitlines() if "|" in line]
 
     said = f"slurmdbd did not answer within {timeout} s, sacctmgr said: "
     return _until(timeout, lambda: said + (_said(answer) or "nothing"), attempt)
@@ -1394,16 +1400,20 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
     Raises CommandExecutionError when slurmdbd does not answer in time.
     """
     table = list(ASSOCIATION)
-    columns = ["id", "cluster", "account", "user", "partition", "lineage", "comment"]
-    rows = _show("assoc wopl wopi withrawqos", [*columns, *(ASSOCIATION[name].option for name in table)], timeout)
+    columns = ["id", "cluster", "account", "user", "partition", "lineage"]
+    columns += [*(ASSOCIATION[name].option for name in table), "comment"]
+    rows = _show("assoc wopl wopi withrawqos", columns, timeout)
     tree = {kind: {} for kind in TABLES}
-    owned, blocked, ids = set(), set(), {}
-    for number, where, account, user, partition, lineage, comment, *values in rows:
+    owned, blocked, ids, unread = set(), set(), {}, []
+    for number, where, account, user, partition, lineage, *values, comment in rows:
         if where != cluster:
             continue
         kind, key = ("association", (user, account, partition)) if user else ("account", account)
         tree["cluster"][cluster] = {}
-        tree[kind][key] = {name: ASSOCIATION[name].normalise(v) for name, v in zip(table, values, strict=True)}
+        with _reading(unread, kind, account if kind == "account" else f"{user} in {account}"):
+            tree[kind][key] = {name: ASSOCIATION[name].normalise(v) for name, v in zip(table, values, strict=True)}
+        if key not in tree[kind]:
+            continue
         ids[number] = key
         if not user and account != ROOT:
             tree[kind][key]["parent"] = ([ROOT] + [part for part in lineage.split("/") if part])[-2]
@@ -1413,24 +1423,9 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
             blocked.add(key)
     if not tree["cluster"]:
         tree["account"][ROOT] = {name: field.empty() for name, field in ASSOCIATION.items()}
-    for name, *values in _show("account", ["account", "description", "organization", "flags"], timeout):
-        if name in tree["account"]:
-            names = ("description", "organization", "flags")
-            tree["account"][name].update(
-                {n: ACCOUNT[n].normalise(v) if n == "flags" else v for n, v in zip(names, values, strict=True)}
-            )
-    _read_users(tree, cluster, timeout, default_wckeys)
-    described = _show("qos", ["name", *(field.option for field in QOS.values())], timeout)
-    licences = _show(
-        "resource withcluster", ["name", "server", "cluster", *(f.option for f in RESOURCE.values())], timeout
-    )
-    described = [("qos", name, values) for name, *values in described]
-    described += [("resource", f"{n}@{s}", values) for n, s, where, *values in licences if where == cluster]
-    for kind, key, values in described:
-        entry = dict(zip(TABLES[kind], values, strict=True))
-        entry["description"], mark, _ = entry["description"].partition(f"({OWNER})")
-        tree[kind][key] = {name: TABLES[kind][name].normalise(value) for name, value in entry.items()}
-        owned |= {(kind, key)} if mark else set()
+    _read_accounts(tree, timeout, unread)
+    _read_users(tree, cluster, timeout, default_wckeys, unread)
+    _read_described(tree, owned, cluster, timeout, unread)
     if reservations:
         for key, entry, mine in _read_reservations():
             tree["reservation"][key] = entry
@@ -1438,10 +1433,53 @@ def read(cluster, timeout=300, default_wckeys=True, reservations=True):
                 owned.add(("reservation", key))
     tres = {f"{kind}/{name}" if name else kind for kind, name in _show("tres", ["type", "name"], timeout)}
     elsewhere = frozenset(row[3] for row in rows if row[1] != cluster and row[3])
-    return Live(tree, frozenset(owned), frozenset(blocked), frozenset(tres), elsewhere, ids)
+    return Live(
+        tree, frozenset(owned), frozenset(blocked), frozenset(tres), elsewhere, ids, tuple(dict.fromkeys(unread))
+    )
 
 
-def _read_users(tree, cluster, timeout, default_wckeys):
+def _text_last(table):
+    """Return the names of a table's fields, of which the description, a free text, is the last."""
+    return [*(name for name in table if name != "description"), "description"]
+
+
+def _read_accounts(tree, timeout, unread):
+    """Read what accounts have beside their associations: one query for each free text."""
+    for column in ("flags", "description", "organization"):
+        for name, value in _show("account", ["account", column], timeout):
+            if name in tree["account"]:
+                with _reading(unread, "account", name):
+                    tree["account"][name][column] = ACCOUNT[column].normalise(value) if column == "flags" else value
+
+
+def _read_described(tree, owned, cluster, timeout, unread):
+    """Read QOS and licences, whose descriptions have the mark of what was made from here."""
+
+    def columns(table):
+        return [table[name].option for name in _text_last(table)]
+
+    rows = [("qos", name, row) for name, *row in _show("qos", ["name", *columns(QOS)], timeout)]
+    licences = _show("resource withcluster", ["name", "server", "cluster", *columns(RESOURCE)], timeout)
+    rows += [("resource", f"{name}@{server}", row) for name, server, where, *row in licences if where == cluster]
+    for kind, key, row in rows:
+        with _reading(unread, kind, key):
+            entry = dict(zip(_text_last(TABLES[kind]), row, strict=True))
+            text, mark, _ = entry.pop("description").partition(f"({OWNER})")
+            values = {name: TABLES[kind][name].normalise(value) for name, value in entry.items()}
+            tree[kind][key] = {name: values.get(name, text) for name in TABLES[kind]}
+            owned |= {(kind, key)} if mark else set()
+
+
+@contextlib.contextmanager
+def _reading(unread, kind, name):
+    """Note an object whose row cannot be read, which then is left alone, and go on."""
+    try:
+        yield
+    except (ValueError, _Refused) as error:
+        unread.append(f"{kind} {name}: {error}")
+
+
+def _read_users(tree, cluster, timeout, default_wckeys, unread):
     default = dict(_show(f"assoc wopl wopi onlydefaults cluster={cluster}", ["user", "account"], timeout))
     wckeys = defaultdict(set)
     for name, where, user in _show("wckey", ["wckey", "cluster", "user"], timeout):
@@ -1452,11 +1490,14 @@ def _read_users(tree, cluster, timeout, default_wckeys):
     members = {user for user, _, _ in tree["association"]}
     columns = ["user", "admin", "coordinators"] + (["defaultwckey"] if default_wckeys else [])
     for user, admin, coordinators, *default_wckey in _show("user withcoord", columns, timeout):
-        if user in members:
+        if user not in members:
+            continue
+        accounts = {name for name in coordinators.split(",") if name}
+        with _reading(unread, "user", user):
             tree["user"][user] = {
                 "default_account": default.get(user),
                 "admin_level": USER["admin_level"].normalise(admin),
-                "coordinator_of": _topmost(set(_names(coordinators)), implied[user], tree["account"]),
+                "coordinator_of": _topmost(accounts, implied[user], tree["account"]),
                 "wckeys": sorted(wckeys[user]),
                 "default_wckey": "".join(default_wckey).strip("*") or None,
             }
@@ -1519,6 +1560,7 @@ class _Plan:
         self.live = self.read()
         if errors := check(self.live, self.wanted):
             raise _refusal("What is declared for Slurm's accounting does not fit", errors)
+        self.notes += [f"cannot be read, and is left alone: {each}" for each in self.live.unread]
         self._coordinators()
         self.changes = self.difference()
         guard(self.changes, self.live, self.wanted, self.settings)
@@ -1567,10 +1609,11 @@ class _Plan:
             return
         jobs = {key: ids for key, ids in _jobs(self.cluster, self.live.ids).items() if key in going}
         if self.settings["running_jobs"] == "block":
-            self.changes, self.notes = hold(self.changes, {key: len(ids) for key, ids in jobs.items()}, self.live)
+            self.changes, notes = hold(self.changes, {key: len(ids) for key, ids in jobs.items()}, self.live)
+            self.notes += notes
         else:
             self.jobs = sorted({job for ids in jobs.values() for job in ids})
-            self.notes = [f"{len(self.jobs)} job(s) of removed associations are cancelled"] if self.jobs else []
+            self.notes += [f"{len(self.jobs)} job(s) of removed associations are cancelled"] if self.jobs else []
 
     def _warn(self):
         """Note what makes the declaration less than it seems."""

@@ -375,6 +375,21 @@ def test_a_tree_made_by_hand_round_trips(busy, module):
     assert module.dump(CLUSTER) == found
 
 
+def test_a_separator_in_a_text_or_a_name_ends_no_run(busy, module):
+    """sacctmgr separates its columns by the same character, and escapes nothing."""
+    busy.sacctmgr("add", "account", "legacy", "description=fusion|plasma", "organization=R|D")
+    busy.sacctmgr("add", "qos", "long", "description=a|b", "maxwall=60")
+    busy.sacctmgr("add", "qos", "big|one")
+    found = module.dump(CLUSTER)
+    assert found["accounts"]["legacy"]["description"] == "fusion|plasma"
+    assert found["accounts"]["legacy"]["organization"] == "r|d"
+    assert found["qos"]["long"]["description"] == "a|b"
+    both(module, accounts={"physics": {}}, qos={"short": {"max_wall": "01:00:00"}})
+    assert "legacy" in module.dump(CLUSTER)["accounts"]
+    planned = module.diff(CLUSTER, accounts={"physics": {}})
+    assert any("big" in note for note in planned["notes"]), planned
+
+
 # -- pitfalls --------------------------------------------------------------------------------------
 
 

@@ -338,6 +338,7 @@ def plenty(number):
         (400, 390, {"purge_limit": {"count": 5}}, "purge_limit:count = 5"),
         (400, 340, {"force": True}, None),
         (3, 0, {"force": True}, None),
+        (1, 0, {}, None),
         (8, 4, {}, None),
     ],
 )
