@@ -44,6 +44,7 @@ Source: sacctmgr(1), scontrol(1).
 """
 
 import contextlib
+import datetime
 import json
 import re
 import time
@@ -740,6 +741,56 @@ def declare(tree):
             if tree[kind]
         },
     }
+
+
+# -- reservations in time --------------------------------------------------------------------------
+
+#: Flags of reservations that come again, and after how long; Slurm skips the days that WEEKDAY and WEEKEND leave out.
+PERIODS = {
+    "HOURLY": datetime.timedelta(hours=1),
+    "DAILY": datetime.timedelta(days=1),
+    "WEEKDAY": datetime.timedelta(days=1),
+    "WEEKEND": datetime.timedelta(days=1),
+    "WEEKLY": datetime.timedelta(days=7),
+}
+
+
+def due(entry, live, now):
+    """
+    Return a declared reservation as slurmctld has or takes it at the time ``now``; ``None`` if its time is past; pure.
+
+    entry, live
+        The reservation as declared, and as slurmctld has it (``None`` if it has not).
+    now
+        A :class:`~datetime.datetime` in local time.
+
+    slurmctld deletes a reservation when its time is past and does not take it again. It moves the start of one that
+    comes again, and it takes no start in the past: one whose time has begun is made for the time that is left.
+    """
+    if not entry.get("start"):
+        return entry
+    start = datetime.datetime.fromisoformat(entry["start"])
+    period = next((PERIODS[flag] for flag in entry.get("flags") or [] if flag in PERIODS), None)
+    there = datetime.datetime.fromisoformat(live["start"]) if live and live.get("start") else None
+    if period and there and there >= start and not (there - start) % period:
+        return {**entry, "start": live["start"]}
+    if period:
+        return {**entry, "start": (start - min((start - now) // period, 0) * period).isoformat()}
+    if start >= now or not entry.get("duration"):
+        return entry
+    end = start + datetime.timedelta(seconds=_seconds_of(entry["duration"], 60))
+    if there:
+        same_end = there > start and there + datetime.timedelta(seconds=_seconds_of(live["duration"], 60)) == end
+        return {**entry, "start": live["start"], "duration": live["duration"]} if same_end else entry
+    return _rest(entry, now.replace(second=start.second, microsecond=0), end)
+
+
+def _rest(entry, begin, end):
+    """Return a reservation for the time that is left of it, ``None`` if that is less than a minute."""
+    left = end - begin
+    if left < datetime.timedelta(minutes=1):
+        return None
+    return {**entry, "start": begin.isoformat(), "duration": _time_text(int(left.total_seconds()))}
 
 
 # -- the difference --------------------------------------------------------------------------------
@@ -1560,6 +1611,7 @@ class _Plan:
         self.live = self.read()
         if errors := check(self.live, self.wanted):
             raise _refusal("What is declared for Slurm's accounting does not fit", errors)
+        self._mind_time()
         self.notes += [f"cannot be read, and is left alone: {each}" for each in self.live.unread]
         self._coordinators()
         self.changes = self.difference()
@@ -1586,6 +1638,18 @@ class _Plan:
                 self.error = "Reservations need slurmctld, which does not answer."
                 self.wanted.pop("reservation", None)
                 self.absent.pop("reservation", None)
+
+    def _mind_time(self):
+        """Compare reservations with what slurmctld makes of them in the course of time."""
+        for name, entry in list(self.wanted.get("reservation", {}).items()):
+            now = due(entry, self.live.tree["reservation"].get(name), datetime.datetime.now())
+            if now is None:
+                del self.wanted["reservation"][name]
+                self.notes.append(
+                    f"slurm_accounting:reservations:{name}: its time is past ({entry['start']}); left out"
+                )
+            else:
+                self.wanted["reservation"][name] = now
 
     def difference(self):
         return difference(self.live, self.wanted, self.settings["purge"], self.absent, self.locked)

@@ -1,6 +1,7 @@
 """slurm_account against a real slurmdbd and MariaDB, and slurmctld where it matters."""
 
 import contextlib
+import datetime
 import threading
 import time
 
@@ -257,6 +258,34 @@ def test_reservations(busy, module):
     both(module, settings={"reservations": {}, "force": True})
     assert set(module.dump(CLUSTER)["slurm_accounting"]["reservations"]) == {"byhand"}
     both(module, "reservation_absent", "byhand", cluster=CLUSTER)
+
+
+def test_reservations_in_the_course_of_time(busy, module):
+    """One whose time is past, one that has begun, and one that slurmctld moves to the next day when it has ended."""
+
+    def at(offset):
+        return (datetime.datetime.now() + datetime.timedelta(seconds=offset)).strftime("%Y-%m-%dT%H:%M:%S")
+
+    common = {"duration": "00:01:00", "nodes": "slurm", "users": ["root"]}
+    declared = {
+        "Past": {**common, "start": "2020-01-31T08:00:00"},
+        "Begun": {**common, "start": at(-3600), "duration": "10:00:00", "flags": ["OVERLAP"]},
+        "Nightly": {**common, "start": at(20), "flags": ["DAILY", "OVERLAP"]},
+        "Weekly": {**common, "start": "2020-01-31T08:00:00", "flags": ["WEEKLY", "OVERLAP"]},
+    }
+    settings = {"reservations": declared}
+    both(module, accounts={"a": {}}, users={"ada": {"accounts": ["a"]}}, settings=settings)
+    found = module.dump(CLUSTER)["slurm_accounting"]["reservations"]
+    assert set(found) == {"Begun", "Nightly", "Weekly"}
+    notes = module.diff(CLUSTER, settings=settings)["notes"]
+    assert any("Past: its time is past" in note for note in notes), notes
+
+    def moved():
+        now = module.dump(CLUSTER)["slurm_accounting"]["reservations"]["Nightly"]["start"]
+        return now > at(3600)
+
+    wait_for("slurmctld has moved the nightly reservation", moved, timeout=240)
+    assert both(module, settings=settings) == {}
 
 
 # -- the tree --------------------------------------------------------------------------------------

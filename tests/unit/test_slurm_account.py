@@ -1,5 +1,7 @@
 """The difference engine of slurm_account: pure functions, any tree."""
 
+import datetime
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -418,3 +420,31 @@ def test_qos_that_would_preempt_itself_is_found_before_anything_is_touched(live,
     wanted, _ = sa.normalise({"qos": {name: {"preempt": lower} for name, lower in declared.items()}})
     found = [error for error in sa.check(live_of(there), wanted) if "preempt itself" in error]
     assert [error.partition(":preempt")[0] for error in found] == [f"qos:{name}" for name in loop]
+
+
+NOON = datetime.datetime(2026, 12, 1, 12, 0, 30)  # a Tuesday
+WINDOW = {"start": "2026-12-01T08:00:00", "duration": "08:00:00", "flags": []}
+LONG_AGO = {"start": "2020-01-01T08:00:00"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "live", "start", "duration"),
+    [
+        ({"start": "2027-01-01T08:00:00"}, None, "2027-01-01T08:00:00", "08:00:00"),
+        ({"start": "2026-11-30T08:00:00"}, None, None, None),
+        ({}, None, "2026-12-01T12:00:00", "04:00:00"),
+        ({}, {"start": "2026-12-01T11:00:00", "duration": "05:00:00"}, "2026-12-01T11:00:00", "05:00:00"),
+        ({}, {"start": "2026-12-01T11:00:00", "duration": "02:00:00"}, "2026-12-01T08:00:00", "08:00:00"),
+        ({"flags": ["DAILY"]}, None, "2026-12-02T08:00:00", "08:00:00"),
+        ({"flags": ["WEEKLY"]}, None, "2026-12-08T08:00:00", "08:00:00"),
+        ({"flags": ["HOURLY"]}, None, "2026-12-01T13:00:00", "08:00:00"),
+        ({**LONG_AGO, "flags": ["DAILY"]}, {"start": "2026-12-02T08:00:00"}, "2026-12-02T08:00:00", "08:00:00"),
+        ({"flags": ["WEEKLY"]}, {"start": "2026-12-03T08:00:00"}, "2026-12-08T08:00:00", "08:00:00"),
+        ({"start": None}, None, None, "08:00:00"),
+    ],
+    ids=["to come", "past", "begun", "made when it had begun", "another end", "daily", "weekly", "hourly",
+         "moved by Slurm", "another day of the week", "without a start"],
+)  # fmt: skip
+def test_a_reservation_is_compared_as_time_has_it(declared, live, start, duration):
+    got = sa.due({**WINDOW, **declared}, live, NOON)
+    assert (got and got["start"], got and got["duration"]) == (start, duration)
