@@ -1517,7 +1517,7 @@ def _read_described(tree, owned, cluster, timeout, unread):
             entry = dict(zip(_text_last(TABLES[kind]), row, strict=True))
             text, mark, _ = entry.pop("description").partition(f"({OWNER})")
             values = {name: TABLES[kind][name].normalise(value) for name, value in entry.items()}
-            tree[kind][key] = {name: values.get(name, text) for name in TABLES[kind]}
+            tree[kind][key] = {name: values.get(name, text.strip().lower()) for name in TABLES[kind]}
             owned |= {(kind, key)} if mark else set()
 
 
