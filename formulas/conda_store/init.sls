@@ -319,7 +319,8 @@ conda-store keeps what it has to and no more:
                       "service": "conda-store"},
       "conda-store-sign-in": {"rule": "PathPrefix(`/conda-store/login`) || PathPrefix(`/conda-store/oauth_callback`)", "priority": 1000,
                               "entryPoints": ["websecure"], "service": "conda-store", "middlewares": ["auth-ratelimit"]},
-      "conda-store-other-sites": {"rule": "PathPrefix(`/conda-store`) && HeaderRegexp(`Sec-Fetch-Site`, `^(same|cross)-site$`) && !Method(`GET`) && !Method(`HEAD`)",
+      "conda-store-other-sites": {"rule": "PathPrefix(`/conda-store`) && HeaderRegexp(`Sec-Fetch-Site`, `^(same|cross)-site$`)"
+                                          ~ " && !Method(`GET`) && !Method(`HEAD`)",
                                   "priority": 2000, "entryPoints": ["websecure"], "service": "conda-store", "middlewares": ["conda-store-no-other-site"]},
     },
     "middlewares": {"conda-store-no-other-site": {"ipAllowList": {"sourceRange": ["255.255.255.255"], "rejectStatusCode": 403}}},

@@ -126,13 +126,12 @@ Slurm has the node's features, weight and resources:
     - name: qhub-register {{ grains.id }} {{ weight }} '{{ features }}' '{{ gres }}'
     # Nothing to do where Slurm does not answer.
     - unless: >-
-        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f %G') || exit 0;
-        known=$(echo "$known" | sed -E 's/\([^)]*\)//g; s/,?(shard|mps):[^,]*//g' | sort --unique);
-        {% if gres %}
-        test "$known" = '{{ weight }} {{ features or "(null)" }} {{ gres }}'
-        {% else %}
-        test "${known% *}" = '{{ weight }} {{ features or "(null)" }}'
-        {% endif %}
+        known=$(timeout 20 sinfo --noheader --Node --nodes={{ grains.id }} --format='%w %f') || exit 0;
+        test "$(echo "$known" | sort --unique)" = '{{ weight }} {{ features or "(null)" }}'
+        {%- if gres %} &&
+        test "$(sinfo --noheader --Node --nodes={{ grains.id }} --format=%G
+        | sed -E 's/\([^)]*\)//g; s/,?(shard|mps):[^,]*//g' | sort --unique)" = '{{ gres }}'
+        {%- endif %}
     - require:
       - file: Program that registers the node anew is installed
       - service: slurmd is running

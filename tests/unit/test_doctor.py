@@ -203,7 +203,7 @@ def test_the_page_says_what_is_wrong_and_what_to_do():
 # What checks read
 
 
-PILLAR = {
+PILLAR: dict = {
     "cluster": {
         "name": "lab",
         "public_name": "hpc",

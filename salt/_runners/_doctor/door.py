@@ -91,7 +91,7 @@ def people(site):
         )
     *_, name = sorted(host_names(site), key=lambda each: each != site.public_name)
     try:
-        found = {each: {info[4][0] for info in socket.getaddrinfo(each, 443)} for each in (site.public_name, name)}
+        found = {each: {str(info[4][0]) for info in socket.getaddrinfo(each, 443)} for each in (site.public_name, name)}
     except OSError as error:
         raise Fault(
             f"{name} has no address ({reason(error)}): add the name to the DNS, beside {site.public_name}",

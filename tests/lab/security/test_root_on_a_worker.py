@@ -73,11 +73,11 @@ SALT = {
     "secrets, as files": ("cp.get_file_str salt://secrets/master.sls", "keycloak"),
     "the authority's key": ("cp.get_file_str salt://ca/ca.key", "PRIVATE"),
     "a file onto the master": ("cp.push /etc/hostname", "True"),
-    "secrets of services": ("pillar.items unmask=True", "jupyterhub_crypt_key"),
+    "secrets of services": ("pillar.item secrets:jupyterhub_crypt_key", "***"),
     "secrets, by an override": (
-        "pillar.items pillar='{\"cluster\": {\"master\": {\"id\": \"w1\"}}}' unmask=True", "jupyterhub_crypt_key"),
+        "pillar.item secrets:jupyterhub_crypt_key pillar='{\"cluster\": {\"master\": {\"id\": \"w1\"}}}'", "***"),
     "secrets, by another environment": (
-        "pillar.items pillarenv=master saltenv=master unmask=True", "jupyterhub_crypt_key"),
+        "pillar.item secrets:jupyterhub_crypt_key pillarenv=master saltenv=master", "***"),
 }  # fmt: skip
 
 

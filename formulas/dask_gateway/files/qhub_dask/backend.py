@@ -99,7 +99,7 @@ class SlurmBackend(DBBackendBase):
             found = await asyncio.get_running_loop().getaddrinfo(job[1], None, family=socket.AF_INET)
         except (SlurmError, OSError) as error:
             raise web.HTTPServiceUnavailable(reason=" ".join(str(error).split())) from error
-        address = found[0][4][0]
+        address = str(found[0][4][0])
         # As Debian's hosts file says of this machine's own name, if it is a worker too.
         return self.settings["master_address"] if address.startswith("127.") else address
 

@@ -16,7 +16,7 @@ def publish(directory):
     """Make the kernel specifications in ``directory`` what its environments say, and drop links to removed ones."""
     directory = Path(directory)
     jupyter = directory / "jupyter"
-    with (directory / ".kernels.lock").open("w") as lock:
+    with (jupyter / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = {}
         for link in directory.glob("environments/*/*"):
