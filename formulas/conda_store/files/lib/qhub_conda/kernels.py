@@ -16,6 +16,7 @@ def publish(directory):
     """Make the kernel specifications in ``directory`` what its environments say, and drop links to removed ones."""
     directory = Path(directory)
     jupyter = directory / "jupyter"
+    jupyter.mkdir(exist_ok=True)
     with (jupyter / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = {}
