@@ -1,5 +1,7 @@
 """Somebody who is root on one worker reaches no user and no program of the master."""
 
+import json
+
 import pytest
 
 from tests.lab import nfs
@@ -87,6 +89,8 @@ def test_a_minion_reaches_no_master_and_no_other_minion(lab, attack):
     command = f"timeout 60 salt-call --log-level=quiet {arguments} 2>&1"
     shown = lab.node("w1").run(["sh", "-c", command], check=False, timeout=90).stdout
     assert sign not in shown, shown[:500]
+    secrets = json.loads(lab.master.read("/var/lib/qhub/pillar/secrets/master.sls"))["secrets"]
+    assert secrets["jupyterhub_crypt_key"] not in shown, "the secret is shown"
     assert lab.master.run(["test", "-e", "/etc/salt/pki/master/minions/w2"], check=False).returncode == 0
 
 
