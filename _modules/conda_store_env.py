@@ -93,7 +93,7 @@ def __virtual__():
 
 
 class _Refused(ValueError):
-    """A declared value is not what its field allows: what is allowed, the path below the field, the value to show."""
+    """A declared value is refused; the arguments: allowed values, path below the field, value to show."""
 
     def __init__(self, allowed, path="", value=None):
         super().__init__(allowed)

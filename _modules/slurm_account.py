@@ -1495,7 +1495,7 @@ def _text_last(table):
 
 
 def _read_accounts(tree, timeout, unread):
-    """Read what accounts have beside their associations: one query for each free text."""
+    """Read flags, descriptions and organizations of accounts: one query for each free text."""
     for column in ("flags", "description", "organization"):
         for name, value in _show("account", ["account", column], timeout):
             if name in tree["account"]:
@@ -1504,7 +1504,7 @@ def _read_accounts(tree, timeout, unread):
 
 
 def _read_described(tree, owned, cluster, timeout, unread):
-    """Read QOS and licences, whose descriptions have the mark of what was made from here."""
+    """Read QOS and licences; the description of an object that this module made ends in a mark."""
 
     def columns(table):
         return [table[name].option for name in _text_last(table)]

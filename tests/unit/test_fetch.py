@@ -1,4 +1,4 @@
-"""The fetcher: what is fetched for a mirror, what goes on after an interruption, and what stays installed."""
+"""The fetcher: files for a mirror, downloads after an interruption, and versions that stay installed."""
 
 import hashlib
 import http.server

@@ -67,7 +67,7 @@ def settings(path):
 
 
 class Grafana:
-    """What the configuration says, and who is signed in."""
+    """The configuration, and the sessions of people who are signed in."""
 
     def __init__(self, config, home):
         self.config = config

@@ -99,7 +99,7 @@ class Cluster:
     @classmethod
     def read(cls, associations, qos, partitions, flags, nodes):
         """
-        Return the cluster; what cannot be read is left out and reported in ``unread``.
+        Return the cluster; a row that cannot be read is left out and reported in ``unread``.
 
         associations, qos
             Output of sacctmgr, see qhub-jobs.
